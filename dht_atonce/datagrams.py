@@ -1,0 +1,107 @@
+"""The datagram seam, and UDP behind it.
+
+Above the seam: `DatagramNet.open` gives a `DatagramSocket`, and each datagram is handed to a callback. The virtual world
+has its own `DatagramNet`.
+"""
+
+import asyncio
+import errno
+import socket
+from collections.abc import Callable
+from typing import Protocol
+
+from dht_atonce.endpoints import Address, Family
+from dht_atonce.errors import PortInUse
+
+__all__ = ["MAX_DATAGRAM", "DatagramNet", "DatagramSocket", "OnDatagram", "UdpNet"]
+
+MAX_DATAGRAM = 1232
+"""Bytes: the IPv6 minimum MTU of 1,280 less the IPv6 and UDP headers (RFC 8200, RFC 9000 section 14.1)."""
+
+OnDatagram = Callable[[bytes, Address], None]
+
+_DRAIN = 64  # datagrams per wake-up: twice the throughput of asyncio's own transport, and still fair to timers
+_BUFFER_BYTES = 1 << 20  # a burst of answers to one lookup shall not overflow the kernel's default of 208 KiB
+
+
+class DatagramSocket(Protocol):
+    """A bound socket."""
+
+    @property
+    def address(self) -> Address:
+        """Where it is bound."""
+
+    def send(self, data: bytes, to: Address) -> None:
+        """Send, or lose it: like UDP, this never raises for what the network does."""
+
+    def close(self) -> None:
+        """No callback comes afterwards. May be called twice."""
+
+
+class DatagramNet(Protocol):
+    """Where datagram sockets come from."""
+
+    def open(self, bind: Address, on_datagram: OnDatagram) -> DatagramSocket:
+        """Bind to `bind` (port 0: any) and hand each datagram to `on_datagram`. Raises `PortInUse`."""
+
+
+class UdpNet:
+    """Real UDP."""
+
+    def open(self, bind: Address, on_datagram: OnDatagram) -> DatagramSocket:
+        kind = socket.AF_INET6 if bind.family is Family.IPV6 else socket.AF_INET
+        try:
+            sock = socket.socket(kind, socket.SOCK_DGRAM)
+        except OSError as error:
+            raise PortInUse(f"no {bind.family.name} on this machine: {error.strerror}") from None
+        try:
+            sock.setblocking(False)
+            if bind.family is Family.IPV6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_BYTES)
+            sock.bind(bind)
+        except OSError as error:
+            sock.close()
+            reason = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be bound ({error.strerror})"
+            raise PortInUse(f"UDP {bind} {reason}; choose another port, or 0 for any") from None
+        return _UdpSocket(sock, on_datagram)
+
+
+class _UdpSocket:
+    def __init__(self, sock: socket.socket, on_datagram: OnDatagram) -> None:
+        self._sock = sock
+        self._on_datagram = on_datagram
+        self._loop = asyncio.get_running_loop()
+        self._closed = False
+        self.address = Address(*sock.getsockname()[:2])
+        self._loop.add_reader(sock.fileno(), self._on_readable)
+
+    def _on_readable(self) -> None:
+        for _ in range(_DRAIN):
+            if self._closed:
+                return
+            try:
+                data, source = self._sock.recvfrom(2048)
+            except BlockingIOError:
+                return
+            except OSError:
+                # An ICMP "port unreachable" for something we sent earlier; the request's own timeout handles it.
+                continue
+            # Longer than any packet of ours: recvfrom cut it, and its box could not be opened anyway.
+            if len(data) <= MAX_DATAGRAM:
+                self._on_datagram(data, Address(source[0], source[1]))
+
+    def send(self, data: bytes, to: Address) -> None:
+        if self._closed:
+            return
+        try:
+            self._sock.sendto(data, to)
+        except (OSError, OverflowError):
+            # Buffer full, no route, network down: to the layer above all of it is a lost packet.
+            return
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._loop.remove_reader(self._sock.fileno())
+            self._sock.close()

@@ -1,0 +1,116 @@
+"""The disk seam: a folder of small files that are replaced whole."""
+
+import contextlib
+import fcntl
+import os
+import stat
+from pathlib import Path
+from typing import Protocol
+
+from dht_atonce.errors import ProfileError, ProfileInUse
+
+__all__ = ["Disk", "FolderDisk", "MemoryDisk"]
+
+MAX_FILE_BYTES = 1 << 20
+
+
+class Disk(Protocol):
+    """Small named files. All methods are quick enough to be called from a loop but `write`, which waits for the disk."""
+
+    def read(self, name: str) -> bytes | None:
+        """The file's bytes, None if there is none. Raises `ProfileError` if it cannot be read."""
+
+    def write(self, name: str, data: bytes) -> None:
+        """Replace the file whole: after a crash there is the old one or the new one. Raises `ProfileError`."""
+
+    def close(self) -> None:
+        """Let go of the folder. May be called twice."""
+
+
+class MemoryDisk:
+    """A disk that is gone with the process: ephemeral peers, tests and simulated hosts."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+
+    def read(self, name: str) -> bytes | None:
+        return self.files.get(name)
+
+    def write(self, name: str, data: bytes) -> None:
+        self.files[name] = data
+
+    def close(self) -> None:
+        """Nothing to let go of: the files stay for whoever opens this disk again."""
+
+
+class FolderDisk:
+    """A folder only its owner can enter (0700), locked by one process at a time; files are 0600.
+
+    Raises `ProfileInUse` if another process holds it, `ProfileError` if it cannot be used.
+    """
+
+    LOCK = "lock"
+
+    def __init__(self, folder: Path, *, lock: bool = True) -> None:
+        self.folder = folder
+        self._lock: int | None = None
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            mode = folder.stat().st_mode
+            if not stat.S_ISDIR(mode):
+                raise ProfileError(f"{folder} is not a folder")
+            if stat.S_IMODE(mode) & 0o077:
+                raise ProfileError(f"{folder} can be entered by others; run: chmod 700 {folder}")
+            if lock:
+                self._acquire()
+        except OSError as error:
+            raise ProfileError(f"the profile folder {folder} cannot be used: {error.strerror}") from None
+
+    def _acquire(self) -> None:
+        fd = os.open(self.folder / self.LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            raise ProfileInUse(f"another process uses the profile {self.folder}") from None
+        self._lock = fd
+
+    def read(self, name: str) -> bytes | None:
+        path = self.folder / name
+        try:
+            with path.open("rb") as file:
+                if os.fstat(file.fileno()).st_mode & 0o077:
+                    raise ProfileError(f"{path} can be read by others; run: chmod 600 {path}")
+                data = file.read(MAX_FILE_BYTES + 1)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise ProfileError(f"{path} cannot be read: {error.strerror}") from None
+        if len(data) > MAX_FILE_BYTES:
+            raise ProfileError(f"{path} is larger than {MAX_FILE_BYTES} bytes; it is not a file of ours")
+        return data
+
+    def write(self, name: str, data: bytes) -> None:
+        path = self.folder / name
+        temporary = self.folder / f".{name}.new"
+        try:
+            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            with os.fdopen(fd, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+            folder_fd = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                os.fsync(folder_fd)  # the new name must survive a power cut too
+            finally:
+                os.close(folder_fd)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise ProfileError(f"{path} cannot be written: {error.strerror}") from None
+
+    def close(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)  # closing releases the lock
+            self._lock = None

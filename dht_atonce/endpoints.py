@@ -1,0 +1,144 @@
+"""Addresses: their bytes, which of them are acceptable, and seed URLs."""
+
+import ipaddress
+import socket
+from enum import IntEnum
+from functools import lru_cache
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from dht_atonce.errors import EndpointError, PeerIdError, SeedUrlError, WireError
+from dht_atonce.identity import PeerId
+
+__all__ = [
+    "MIN_PORT",
+    "Address",
+    "Family",
+    "SeedUrl",
+    "is_acceptable",
+    "is_local",
+    "pack_address",
+    "parse_address",
+    "subnet",
+    "unpack_address",
+]
+
+MIN_PORT = 1024
+"""Contacts on lower ports are refused: nobody's DNS or NTP server shall be asked in our name."""
+
+
+class Family(IntEnum):
+    """Address family; the value is the bit that `want` has for it on the wire."""
+
+    IPV4 = 1
+    IPV6 = 2
+
+
+class Address(NamedTuple):
+    """An IP literal and a port; what sockets take and give."""
+
+    ip: str
+    port: int
+
+    @property
+    def family(self) -> Family:
+        return Family.IPV6 if ":" in self.ip else Family.IPV4
+
+    def __str__(self) -> str:
+        return f"[{self.ip}]:{self.port}" if ":" in self.ip else f"{self.ip}:{self.port}"
+
+
+def pack_address(address: Address) -> bytes:
+    """6 B (IPv4) or 18 B (IPv6), as in docs/wire.md."""
+    kind = socket.AF_INET6 if ":" in address.ip else socket.AF_INET
+    return socket.inet_pton(kind, address.ip) + address.port.to_bytes(2, "big")
+
+
+def unpack_address(data: bytes) -> Address:
+    """Read 6 B or 18 B; raises `WireError` for another length. Whether it is acceptable is another question."""
+    if len(data) == 6:
+        return Address(socket.inet_ntop(socket.AF_INET, data[:4]), int.from_bytes(data[4:], "big"))
+    if len(data) == 18:
+        return Address(socket.inet_ntop(socket.AF_INET6, data[:16]), int.from_bytes(data[16:], "big"))
+    raise WireError("an address has 6 or 18 bytes")
+
+
+def parse_address(text: str, default_port: int | None = None) -> Address:
+    """Read "IP:PORT", "[IPv6]:PORT" or, with a default port, the bare IP. Raises `EndpointError`."""
+    host, colon, port_text = text.rpartition(":")
+    if default_port is not None and (not colon or (":" in host and not text.startswith("["))):
+        host, port_text = text, str(default_port)
+    host = host.removeprefix("[").removesuffix("]")
+    try:
+        ip = str(ipaddress.ip_address(host))
+    except ValueError:
+        raise EndpointError(f"{text!r} is not IP:PORT (an IPv6 address stands in brackets)") from None
+    if not port_text.isascii() or not port_text.isdigit() or int(port_text) > 65535:
+        raise EndpointError(f"{text!r} has no port between 0 and 65535")
+    return Address(ip, int(port_text))
+
+
+@lru_cache(maxsize=65536)
+def _is_acceptable_ip(ip: str, local: bool) -> bool:
+    parsed = ipaddress.ip_address(ip)
+    if parsed.is_unspecified or parsed.is_multicast:
+        return False
+    if isinstance(parsed, ipaddress.IPv6Address):
+        if parsed.ipv4_mapped is not None or parsed.scope_id is not None:
+            return False
+    elif parsed.is_reserved:  # 240.0.0.0/4 and the broadcast address
+        return False
+    return local or parsed.is_global
+
+
+def is_acceptable(address: Address, *, local: bool) -> bool:
+    """Whether a contact or an endpoint may be at `address`.
+
+    Outside of a `local` network only global addresses are: otherwise a stranger could have us probe our own router (SSRF).
+    """
+    return MIN_PORT <= address.port <= 65535 and _is_acceptable_ip(address.ip, local)
+
+
+def is_local(ip: str) -> bool:
+    """Whether `ip` is loopback, link-local or private: only a seed there may declare a network local."""
+    return not ipaddress.ip_address(ip).is_global
+
+
+@lru_cache(maxsize=65536)
+def subnet(ip: str) -> bytes:
+    """The /24 (IPv4, 3 B) or /48 (IPv6, 6 B) that `ip` belongs to: the unit in which one owner is suspected."""
+    packed = ipaddress.ip_address(ip).packed
+    return packed[:3] if len(packed) == 4 else packed[:6]
+
+
+class SeedUrl(NamedTuple):
+    """`atonce://<PeerId>@host:port`: where a seed is, and the key that it must prove."""
+
+    peer_id: PeerId
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> "SeedUrl":
+        """Raises `SeedUrlError`, which says which part is wrong."""
+        form = "a seed URL looks like atonce://PEERID@HOST:PORT"
+        try:
+            parts = urlsplit(text.strip())
+            host, port, user = parts.hostname, parts.port, parts.username
+        except ValueError as error:
+            raise SeedUrlError(f"{form}: {error}") from None
+        if parts.scheme != "atonce":
+            raise SeedUrlError(f"{form}; this does not begin with atonce://")
+        if not host or not port or not user:
+            missing = "PeerId" if not user else "host" if not host else "port"
+            raise SeedUrlError(f"{form}; this has no {missing}")
+        if parts.path or parts.query or parts.fragment or parts.password:
+            raise SeedUrlError(f"{form}; nothing follows the port")
+        try:
+            return cls(PeerId.parse(user), host, port)
+        except PeerIdError as error:
+            raise SeedUrlError(f"the seed URL's key is wrong: {error}") from None
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"atonce://{self.peer_id}@{host}:{self.port}"

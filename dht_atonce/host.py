@@ -1,0 +1,74 @@
+"""All that comes from outside, in one bundle: the machine on which a peer or a seed runs.
+
+The virtual world hands in another bundle and runs the same code.
+"""
+
+import asyncio
+import ipaddress
+import random
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+from dht_atonce.clock import Clock, SystemClock
+from dht_atonce.datagrams import DatagramNet, UdpNet
+from dht_atonce.identity import Identity
+from dht_atonce.links import LinkNet
+
+__all__ = ["Host", "LinkNetFactory", "Offload", "Resolver", "SystemOffload", "SystemResolver"]
+
+T = TypeVar("T")
+
+
+class Resolver(Protocol):
+    """Names to IP literals."""
+
+    async def resolve(self, name: str) -> list[str]:
+        """All addresses of `name`, both families, in the system's order; an IP literal is its own. [] if there is none."""
+
+
+class Offload(Protocol):
+    """Where calls go that would block the loop: a thread here, in line in the virtual world."""
+
+    async def run(self, call: Callable[[], T]) -> T: ...
+
+
+class SystemResolver:
+    """The system's resolver, in a thread."""
+
+    async def resolve(self, name: str) -> list[str]:
+        try:
+            return [str(ipaddress.ip_address(name))]
+        except ValueError:
+            pass
+        loop = asyncio.get_running_loop()
+        try:
+            found = await loop.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError):
+            return []
+        # A dict keeps the system's order and drops doubles.
+        return list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
+
+
+class SystemOffload:
+    """The loop's default executor."""
+
+    async def run(self, call: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(None, call)
+
+
+LinkNetFactory = Callable[[Identity], LinkNet]
+"""Links are made per identity: its key is what they prove. `messaging.curve.CurveNet` is the real one."""
+
+
+@dataclass(slots=True)
+class Host:
+    """A machine: its network, its clocks, its randomness. `messaging.curve.system_host` makes the real one."""
+
+    links: LinkNetFactory
+    clock: Clock = field(default_factory=SystemClock)
+    datagrams: DatagramNet = field(default_factory=UdpNet)
+    resolver: Resolver = field(default_factory=SystemResolver)
+    offload: Offload = field(default_factory=SystemOffload)
+    rng: random.Random = field(default_factory=random.SystemRandom)
