@@ -8,14 +8,14 @@ from msgspec import Meta
 from dht_atonce.errors import WireError
 
 __all__ = [
+    "U8",
+    "U32",
+    "U64",
     "AddressBytes",
     "Bytes8",
     "Bytes20",
     "Bytes32",
     "Bytes64",
-    "U8",
-    "U32",
-    "U64",
     "WireStruct",
     "decode",
     "encode",

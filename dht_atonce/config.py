@@ -109,7 +109,7 @@ class DhtConfig:
     """A bucket in which no lookup of our own ended for so long is refreshed."""
     handoff_per_s: float = 20.0
     max_handoff_queue: int = 10_000
-    max_watching_lookups: int = 64
+    max_lookups: int = 64
     """Lookups of one node that run at once; more wait their turn."""
     publish_backoff_first_s: float = 1.0
     publish_backoff_max_s: float = 60.0

@@ -63,7 +63,9 @@ class PeerId:
             raise PeerIdError("a PeerId has only the letters a-z and the digits 2-7") from None
         key, checksum, version = raw[:32], raw[32:34], raw[34]
         if version != PEER_ID_VERSION:
-            raise PeerIdError(f"this PeerId is of version {version}, which this program does not know; or it has a typo")
+            raise PeerIdError(
+                f"this PeerId is of version {version}, which this program does not know; or it has a typo"
+            )
         if checksum != _checksum(key):
             raise PeerIdError("this PeerId has a typo: its checksum does not fit")
         return cls(key)

@@ -1,0 +1,77 @@
+# What one does with this tree. Nothing needs to be activated, and nothing outside of .venv is touched.
+#
+# Works with GNU make 3.81 (macOS) and with any POSIX shell.
+
+PYTHON ?=
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PIP_INSTALL := -m pip --disable-pip-version-check install --quiet --no-input
+
+# Shell code that sets $$python, or stops and says what to install. Debian's python3 without python3-venv has `venv` but
+# not `ensurepip`, and would make an environment without pip: both are asked for.
+define FIND_PYTHON
+python=; \
+for candidate in "$(PYTHON)" python3 python3.11 python3.12 python3.13 python3.14; do \
+	if "$$candidate" -c 'import sys; assert sys.version_info >= (3, 11); import venv, ensurepip' >/dev/null 2>&1; then \
+		python=$$candidate; break; \
+	fi; \
+done; \
+if [ -z "$$python" ]; then \
+	if [ "$$(uname -s)" = Darwin ]; then install='brew install python'; \
+	else install='apt-get install python3 python3-venv'; fi; \
+	echo "No Python 3.11 or newer with venv was found; this installs it: $$install" >&2; \
+	exit 1; \
+fi
+endef
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: venv
+venv: $(STAMP) ## Make .venv and install @Once and its tools there
+
+# The stamp goes first: whatever fails below, the next run begins here again.
+$(STAMP): pyproject.toml constraints.txt
+	@rm -f $(STAMP)
+	@if ! $(BIN)/python -c 'import sys; assert sys.version_info >= (3, 11); import pip' >/dev/null 2>&1; then \
+		$(FIND_PYTHON); \
+		echo "Making $(VENV) with $$python"; \
+		"$$python" -m venv --clear $(VENV); \
+	fi
+	@echo "Installing into $(VENV)"
+	@$(BIN)/python $(PIP_INSTALL) --editable '.[dev,fast]' --constraint constraints.txt
+	@touch $(STAMP)
+
+.PHONY: demo
+demo: $(STAMP) ## Show a network at work on this machine
+	@$(BIN)/atonce demo
+
+.PHONY: test
+test: $(STAMP) ## Run all tests
+	$(BIN)/python -m pytest
+
+.PHONY: check
+check: $(STAMP) ## Run the formatter, the linter, the type checker and the house rules
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m mypy
+	$(BIN)/python -m pytest tests/test_house.py
+
+# The newest versions that fit pyproject.toml, tried out in an environment of their own; run the tests afterwards.
+.PHONY: constraints
+constraints: ## Renew constraints.txt
+	@$(FIND_PYTHON); \
+	scratch=$$(mktemp -d) && trap 'rm -rf "$$scratch"' EXIT && \
+	"$$python" -m venv "$$scratch/venv" && \
+	"$$scratch/venv/bin/python" $(PIP_INSTALL) --editable '.[dev,fast]' && \
+	{ echo '# Made by `make constraints`: the versions that the tests were last run with.'; \
+	  "$$scratch/venv/bin/python" -m pip --disable-pip-version-check freeze --exclude dht-atonce; \
+	} > "$$scratch/constraints.txt" && \
+	cp "$$scratch/constraints.txt" constraints.txt
+
+.PHONY: clean
+clean: ## Remove .venv and all else that was made here
+	rm -rf $(VENV) build dist htmlcov .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

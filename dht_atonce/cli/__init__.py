@@ -1,0 +1,1 @@
+"""The `atonce` command: the only place that prints. Floor 6."""

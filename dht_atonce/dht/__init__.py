@@ -1,0 +1,1 @@
+"""The DHT: Kademlia over sealed datagrams, holding signed records. Floor 3."""

@@ -1,0 +1,55 @@
+"""Proof of address: a cookie is the echo of something that only reached this address (as QUIC's tokens, RFC 9000 section 8)."""
+
+import hashlib
+import hmac
+import random
+from enum import Enum
+
+from dht_atonce.endpoints import Address, pack_address
+
+__all__ = ["CookieIssuer", "Proof"]
+
+
+class Proof(Enum):
+    """What a request shows of its sender's address."""
+
+    NONE = 0
+    PREVIOUS = 1
+    """A valid cookie of the previous epoch: send a new one along."""
+    CURRENT = 2
+
+
+class CookieIssuer:
+    """Makes and checks our cookies. Nothing is kept per address: two secrets are all its state."""
+
+    def __init__(self, rng: random.Random, epoch_s: float) -> None:
+        self._rng = rng
+        self._epoch_s = epoch_s
+        self._secrets: dict[int, bytes] = {}
+
+    def issue(self, address: Address, key: bytes, now: float) -> bytes:
+        """A cookie, 16 B, for `key` at `address`; valid for one to two epochs. `now` is monotonic."""
+        return self._cookie(self._epoch(now), address, key)
+
+    def check(self, cookie: bytes, address: Address, key: bytes, now: float) -> Proof:
+        """What `cookie` (maybe empty) proves."""
+        if not cookie:
+            return Proof.NONE
+        epoch = self._epoch(now)
+        if hmac.compare_digest(cookie, self._cookie(epoch, address, key)):
+            return Proof.CURRENT
+        if epoch - 1 in self._secrets and hmac.compare_digest(cookie, self._cookie(epoch - 1, address, key)):
+            return Proof.PREVIOUS
+        return Proof.NONE
+
+    def _epoch(self, now: float) -> int:
+        epoch = int(now // self._epoch_s)
+        if epoch not in self._secrets:
+            previous = self._secrets.get(epoch - 1)
+            self._secrets = {epoch: self._rng.randbytes(32)}
+            if previous is not None:
+                self._secrets[epoch - 1] = previous
+        return epoch
+
+    def _cookie(self, epoch: int, address: Address, key: bytes) -> bytes:
+        return hashlib.blake2b(pack_address(address) + key, key=self._secrets[epoch], digest_size=16).digest()

@@ -1,0 +1,121 @@
+"""Runs a `Lookup` over a protocol: sends what it chooses, tells it what came back."""
+
+import asyncio
+import contextlib
+
+from dht_atonce.dht.contact import Contact, unpack_contact
+from dht_atonce.dht.lookup import Lookup
+from dht_atonce.dht.peers import pick_diverse
+from dht_atonce.dht.protocol import Answer, SealedProtocol
+from dht_atonce.dht.shared import Shared
+from dht_atonce.dht.wire import FindNode, FindValue, Found
+from dht_atonce.endpoints import Family
+from dht_atonce.errors import RecordError, WireError
+from dht_atonce.records import PresenceRecord, ValueRecord
+
+__all__ = ["Crawl"]
+
+AnyRecord = PresenceRecord | ValueRecord
+
+
+class Crawl:
+    """One running lookup in one family. With `key`, it looks for the record too."""
+
+    def __init__(
+        self,
+        protocol: SealedProtocol,
+        shared: Shared,
+        family: Family,
+        lookup: Lookup,
+        target: bytes,
+        *,
+        wants_record: bool,
+        want: int = 0,
+    ) -> None:
+        self.lookup = lookup
+        loop = asyncio.get_running_loop()
+        self.first: asyncio.Future[AnyRecord | None] = loop.create_future()
+        """The first verified record, as soon as it is there; None if the lookup ended without one."""
+        self.done: asyncio.Future[None] = loop.create_future()
+        """Done when the lookup is over."""
+        self.other_contacts: dict[bytes, Contact] = {}
+        """Contacts of the other family that replies named, by id."""
+        self._protocol = protocol
+        self._shared = shared
+        self._family = family
+        self._target = target
+        self._wants_record = wants_record
+        self._want = want
+        self._loop = loop
+        self._timer: asyncio.TimerHandle | None = None
+        self._pump()
+
+    def stop(self) -> None:
+        """End without an answer; `first` gives what was found, `done` is done."""
+        self._finish()
+
+    def _pump(self) -> None:
+        if self.done.done():
+            return
+        now = self._shared.now()
+        hedge_s = self._shared.round_trips.hedge_s
+        for contact in self.lookup.next(now, hedge_s):
+            self._ask(contact)
+        if self.lookup.end is not None:
+            self._finish()
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(self.lookup.deadline(hedge_s), self._pump)
+
+    def _ask(self, contact: Contact) -> None:
+        head = (0, self._protocol.request_id(), self._protocol.flags, self._target, self._want)
+        request = FindValue(*head) if self._wants_record else FindNode(*head)
+        self._protocol.ask(contact, request, lambda answer: self._on_answer(contact, answer))
+
+    def _on_answer(self, contact: Contact, answer: Answer | None) -> None:
+        if self.done.done():
+            return
+        if answer is None or not isinstance(answer.reply, Found):
+            self.lookup.on_failure(contact)
+        else:
+            self._on_found(contact, answer.reply)
+        self._pump()
+
+    def _on_found(self, contact: Contact, reply: Found) -> None:
+        contacts = self._contacts(reply.contacts, self._family)
+        if reply.other:
+            other = Family.IPV6 if self._family is Family.IPV4 else Family.IPV4
+            for found in self._contacts(reply.other, other):
+                if len(self.other_contacts) < self._shared.network.k:
+                    self.other_contacts[found.id] = found
+        record: AnyRecord | None = None
+        if reply.record:
+            try:
+                record = self._shared.parser.parse(reply.record, self._shared.wall())
+                if record.key != self._target or not self._wants_record:
+                    raise RecordError("other_key")
+            except RecordError as error:
+                self._shared.counters[f"record.{error.reason}"] += 1
+                record = None
+        if self.lookup.on_reply(contact, contacts, record) and not self.first.done():
+            self.first.set_result(record)
+
+    def _contacts(self, raw: list[bytes], family: Family) -> list[Contact]:
+        local = self._shared.network.local
+        contacts = []
+        for data in raw:
+            with contextlib.suppress(WireError):
+                contacts.append(unpack_contact(data, family, local=local))
+        if len(contacts) < len(raw):
+            self._shared.counters["dht.bad_contact"] += len(raw) - len(contacts)
+        return contacts if local else pick_diverse(contacts, self._shared.config)
+
+    def _finish(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if not self.first.done():
+            self.first.set_result(self.lookup.record)
+        if not self.done.done():
+            self.done.set_result(None)

@@ -1,0 +1,148 @@
+"""The DHT in one address family: one socket, one table."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from kademlia.network import Server as StockServer
+
+from dht_atonce.dht.contact import Contact
+from dht_atonce.dht.crawl import Crawl
+from dht_atonce.dht.lookup import Lookup
+from dht_atonce.dht.protocol import Answer, SealedProtocol
+from dht_atonce.dht.routing import RoutingTable
+from dht_atonce.dht.shared import Shared
+from dht_atonce.dht.wire import Request, Stored, StoreOutcome
+from dht_atonce.endpoints import Address, Family
+from dht_atonce.errors import RecordError
+from dht_atonce.records import PresenceRecord, ValueRecord
+
+__all__ = ["FamilyServer", "StoreRound"]
+
+AnyRecord = PresenceRecord | ValueRecord
+
+
+@dataclass(slots=True)
+class StoreRound:
+    """What came of storing one record at the nodes nearest to its key."""
+
+    asked: int = 0
+    confirmed: list[bytes] = field(default_factory=list)
+    """`NodeId`s that hold it now."""
+    newer: AnyRecord | None = None
+    """A newer record of the same key that somebody holds."""
+
+
+class FamilyServer(StockServer):
+    """`kademlia`'s server, for one family and with our protocol.
+
+    From kademlia: `ksize`, `alpha`, `storage`, `protocol`, `protocol_class`. Replaced: `listen` (an own socket, and no
+    refresh of its own accord), `bootstrap` (contacts have keys), `stop`; `set`, `get` and the upkeep are `DhtNode`'s, since
+    they concern both families.
+    """
+
+    protocol_class = SealedProtocol
+    protocol: SealedProtocol
+
+    def __init__(self, shared: Shared, family: Family, routers: dict[Family, RoutingTable]) -> None:
+        super().__init__(ksize=shared.network.k, alpha=shared.config.alpha, node_id=shared.node_key.id)
+        self.storage = shared.store  # not through the constructor, which replaces a storage that is false
+        self.family = family
+        self.address: Address | None = None
+        """Where it is bound, once it listens."""
+        self._shared = shared
+        self.protocol = self._create_protocol(routers)
+
+    def _create_protocol(self, routers: dict[Family, RoutingTable]) -> SealedProtocol:
+        return self.protocol_class(self._shared, self.family, routers)
+
+    async def listen(self, port: int, interface: str = "0.0.0.0") -> None:  # noqa: S104
+        """Bind. Raises `PortInUse`."""
+        self.address = self.protocol.open(Address(interface, port))
+
+    def stop(self) -> None:
+        self.protocol.close()
+
+    @property
+    def router(self) -> RoutingTable:
+        return self.protocol.router
+
+    def crawl(
+        self,
+        target: bytes,
+        *,
+        start: list[Contact] | None = None,
+        wants_record: bool = False,
+        want: int = 0,
+        max_requests: int | None = None,
+    ) -> Crawl:
+        """Start a lookup of `target` (20 B) from `start` or from our table."""
+        shared, long_target = self._shared, int.from_bytes(target, "big")
+        k = shared.network.k
+        known = self.router.find_neighbors(long_target, k, failing=True) if start is None else start
+        lookup = Lookup(
+            long_target,
+            known,
+            own_id=shared.node_key.id,
+            need=k,
+            need_with_record=min(k, shared.config.agreement),
+            now=shared.now(),
+            config=shared.config,
+            max_requests=max_requests,
+        )
+        shared.counters["dht.lookups"] += 1
+        crawl = Crawl(self.protocol, shared, self.family, lookup, target, wants_record=wants_record, want=want)
+        crawl.done.add_done_callback(lambda _: self.router.on_lookup_done(long_target, shared.now()))
+        return crawl
+
+    async def bootstrap(self, addrs: list[Contact], want: int = 0) -> Crawl:
+        """Find our place, starting from these contacts: look up our own id, then ask each who answered for a seat."""
+        crawl = self.crawl(self._shared.node_key.id, start=addrs, want=want)
+        try:
+            await crawl.done
+        finally:
+            crawl.stop()
+        if not self._shared.no_seat:
+            await self._gather(crawl.lookup.answered(), self.protocol.ping)
+        return crawl
+
+    async def ask(self, contact: Contact, request: Request) -> Answer | None:
+        """One request and its answer."""
+        answers = await self._gather([contact], lambda c, on_answer: self.protocol.ask(c, request, on_answer))
+        return answers[0]
+
+    async def store_at(self, contacts: list[Contact], record: AnyRecord) -> StoreRound:
+        """Ask all of `contacts` at once to keep `record`."""
+        round_ = StoreRound(asked=len(contacts))
+        answers = await self._gather(contacts, lambda c, on_answer: self.protocol.store(c, record.blob, on_answer))
+        for contact, answer in zip(contacts, answers, strict=True):
+            if answer is None or not isinstance(answer.reply, Stored):
+                continue
+            if answer.reply.outcome == StoreOutcome.STORED:
+                round_.confirmed.append(contact.id)
+            elif answer.reply.record:
+                round_.newer = self._newer_of_own(answer.reply.record, record, round_.newer)
+        return round_
+
+    def _newer_of_own(self, blob: bytes, record: AnyRecord, best: AnyRecord | None) -> AnyRecord | None:
+        try:
+            newer = self._shared.parser.parse(blob, self._shared.wall())
+        except RecordError as error:
+            self._shared.counters[f"record.{error.reason}"] += 1
+            return best
+        if newer.key != record.key or newer.seq < record.seq or (best is not None and newer.seq <= best.seq):
+            return best
+        return newer
+
+    async def _gather(
+        self, contacts: list[Contact], ask: Callable[[Contact, Callable[[Answer | None], None]], Any]
+    ) -> list[Answer | None]:
+        """The answers of all `contacts`, in their order."""
+        loop = asyncio.get_running_loop()
+        futures: list[asyncio.Future[Answer | None]] = []
+        for contact in contacts:
+            future: asyncio.Future[Answer | None] = loop.create_future()
+            futures.append(future)
+            ask(contact, lambda answer, future=future: None if future.done() else future.set_result(answer))
+        return list(await asyncio.gather(*futures))

@@ -1,0 +1,223 @@
+"""A lookup: it chooses whom to ask next; it never sends.
+
+Iterative Kademlia lookup with a rolling α: as soon as one contact answers, fails or is late, the next is asked; nobody
+waits for a round. Late says nothing about failure, it only lets somebody else be asked too.
+
+    candidates ─next()─▶ asked ─on_reply()──▶ answered
+                           │ late: still asked, no longer counted in α
+                           └──on_failure()──▶ failed (named again by a reply, it stays failed)
+
+A failed one becomes a candidate again only at another address.
+
+Over when the nearest `need` candidates that did not fail have all answered, or there is nobody left to ask, or the budget
+of time or requests is spent. After rust-libp2p's `query/peers/closest.rs`.
+"""
+
+from bisect import insort
+from enum import Enum
+
+from dht_atonce.config import DhtConfig
+from dht_atonce.dht.contact import Contact
+from dht_atonce.records import PresenceRecord, ValueRecord, is_newer
+
+__all__ = ["Lookup", "LookupEnd"]
+
+AnyRecord = PresenceRecord | ValueRecord
+
+_MAX_CANDIDATES = 256  # of all that replies name; farther ones would never be asked within the budget
+_MAX_ADDRESSES = 3  # of one node that are tried in one lookup
+
+
+class LookupEnd(Enum):
+    """Why a lookup ended."""
+
+    CLOSEST_ANSWERED = "closest answered"
+    NOBODY_LEFT = "nobody left"
+    DEADLINE = "deadline"
+    BUDGET = "budget"
+
+
+class _State(Enum):
+    CANDIDATE = 0
+    ASKED = 1
+    LATE = 2
+    ANSWERED = 3
+    FAILED = 4
+
+
+class _Candidate:
+    __slots__ = ("addresses", "asked_at", "contact", "distance", "hops", "record", "state")
+
+    def __init__(self, contact: Contact, distance: int, hops: int) -> None:
+        self.contact = contact
+        self.distance = distance
+        self.hops = hops
+        self.state = _State.CANDIDATE
+        self.asked_at = 0.0
+        self.addresses = 1
+        self.record: AnyRecord | None = None
+
+    def __lt__(self, other: "_Candidate") -> bool:
+        return self.distance < other.distance
+
+
+class Lookup:
+    """One search for the nodes nearest to `target`, and for the record there.
+
+    `now` is monotonic seconds. `need` is how many of the nearest must have answered; once a record was found,
+    `need_with_record` (default: `need`) is enough, since absence takes more asking to believe than presence does.
+    """
+
+    def __init__(
+        self,
+        target: int,
+        start: list[Contact],
+        *,
+        own_id: bytes,
+        need: int,
+        now: float,
+        config: DhtConfig,
+        need_with_record: int | None = None,
+        max_requests: int | None = None,
+    ) -> None:
+        self.target = target
+        self.requests = 0
+        self.record: AnyRecord | None = None
+        """The newest record that any reply brought."""
+        self.record_hops = 0
+        """Length of the referral chain to the node that first had it; a contact of our own table is 1."""
+        self.end: LookupEnd | None = None
+        self._own_id = own_id
+        self._need = need
+        self._need_with_record = need if need_with_record is None else need_with_record
+        self._alpha = config.alpha
+        self._deadline = now + config.lookup_deadline_s
+        self._max_requests = max_requests or config.lookup_max_requests
+        self._by_id: dict[bytes, _Candidate] = {}
+        self._order: list[_Candidate] = []
+        for contact in start:
+            self._add(contact, hops=1)
+
+    # --- commands and inputs ---
+
+    def next(self, now: float, hedge_s: float) -> list[Contact]:
+        """Whom to ask now. `hedge_s`: after how long a request is late. Sets `end` when the lookup is over."""
+        if self.end is not None:
+            return []
+        if now >= self._deadline:
+            self.end = LookupEnd.DEADLINE
+            return []
+        punctual = 0
+        for candidate in self._order:
+            if candidate.state is _State.ASKED:
+                if now - candidate.asked_at >= hedge_s:
+                    candidate.state = _State.LATE
+                else:
+                    punctual += 1
+        picked: list[Contact] = []
+        need = self._need if self.record is None else self._need_with_record
+        answered = expected = late = 0
+        for candidate in self._order:
+            state = candidate.state
+            if state is _State.ANSWERED:
+                answered += 1
+            elif state is _State.LATE:
+                late += 1  # still hoped for, but somebody beyond it is asked in its place
+            elif state is _State.ASKED:
+                expected += 1
+            elif state is _State.CANDIDATE:
+                expected += 1
+                if punctual < self._alpha and self.requests < self._max_requests:
+                    candidate.state = _State.ASKED
+                    candidate.asked_at = now
+                    self.requests += 1
+                    punctual += 1
+                    picked.append(candidate.contact)
+            if answered + expected >= need:
+                break
+        if not expected and not late:
+            self.end = LookupEnd.CLOSEST_ANSWERED if answered >= need else LookupEnd.NOBODY_LEFT
+        elif not picked and self.requests >= self._max_requests and not self._has_pending():
+            self.end = LookupEnd.BUDGET
+        return picked
+
+    def deadline(self, hedge_s: float) -> float:
+        """When `next` must be called again even if nothing was heard."""
+        soonest = self._deadline
+        for candidate in self._order:
+            if candidate.state is _State.ASKED:
+                soonest = min(soonest, candidate.asked_at + hedge_s)
+        return soonest
+
+    def on_reply(self, contact: Contact, contacts: list[Contact], record: AnyRecord | None) -> bool:
+        """`contact` answered, naming `contacts` and maybe a verified, unexpired `record` of the target's key.
+
+        True if the record is the newest so far.
+        """
+        candidate = self._by_id.get(contact.id)
+        if candidate is None or candidate.contact != contact or candidate.state not in (_State.ASKED, _State.LATE):
+            return False
+        candidate.state = _State.ANSWERED
+        candidate.record = record
+        for other in contacts:
+            self._add(other, hops=candidate.hops + 1)
+        if record is None or not is_newer(record, self.record):
+            return False
+        if self.record is not None and self.record.blob == record.blob:
+            return False
+        if self.record is None:
+            self.record_hops = candidate.hops
+        self.record = record
+        return True
+
+    def on_failure(self, contact: Contact) -> None:
+        """`contact` did not answer, or answered nonsense."""
+        candidate = self._by_id.get(contact.id)
+        if candidate is not None and candidate.contact == contact and candidate.state is not _State.ANSWERED:
+            candidate.state = _State.FAILED
+
+    # --- getters ---
+
+    def closest(self, count: int) -> list[Contact]:
+        """The `count` nearest that answered, nearest first."""
+        answered = [c.contact for c in self._order if c.state is _State.ANSWERED]
+        return answered[:count]
+
+    def answered(self) -> list[Contact]:
+        """All that answered, nearest first."""
+        return [c.contact for c in self._order if c.state is _State.ANSWERED]
+
+    def lacking(self, count: int) -> list[Contact]:
+        """Those of the `count` nearest that answered without the newest record: they are to be repaired."""
+        if self.record is None:
+            return []
+        nearest = [c for c in self._order if c.state is _State.ANSWERED][:count]
+        return [c.contact for c in nearest if c.record is None or is_newer(self.record, c.record)]
+
+    # --- inside ---
+
+    def _add(self, contact: Contact, hops: int) -> None:
+        if contact.id == self._own_id:
+            return
+        known = self._by_id.get(contact.id)
+        if known is not None:
+            # Somebody may have named an honest node at a false address first: another address is another chance.
+            if known.state is _State.FAILED and known.contact != contact and known.addresses < _MAX_ADDRESSES:
+                known.contact = contact
+                known.addresses += 1
+                known.hops = hops
+                known.state = _State.CANDIDATE
+            return
+        candidate = _Candidate(contact, contact.long_id ^ self.target, hops)
+        if len(self._order) >= _MAX_CANDIDATES:
+            if candidate.distance >= self._order[-1].distance:
+                return
+            farthest = self._order[-1]
+            if farthest.state is _State.CANDIDATE:
+                self._order.pop()
+                del self._by_id[farthest.contact.id]
+        self._by_id[contact.id] = candidate
+        insort(self._order, candidate)
+
+    def _has_pending(self) -> bool:
+        return any(c.state in (_State.ASKED, _State.LATE) for c in self._order)

@@ -1,0 +1,453 @@
+"""`DhtNode`: a node of the DHT, in IPv4, IPv6 or both."""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from dht_atonce.codec import decode, encode
+from dht_atonce.config import DhtConfig, NetworkConfig
+from dht_atonce.dht.contact import Contact
+from dht_atonce.dht.crawl import Crawl
+from dht_atonce.dht.family import FamilyServer
+from dht_atonce.dht.handoff import HandOff
+from dht_atonce.dht.own import OwnRecord, OwnRecords, Signer
+from dht_atonce.dht.routing import RoutingTable
+from dht_atonce.dht.shared import Shared
+from dht_atonce.dht.wire import FindNode
+from dht_atonce.tasks import TaskGroup
+from dht_atonce.endpoints import Address, Family
+from dht_atonce.errors import ClockWrong, WireError
+from dht_atonce.host import Host
+from dht_atonce.identity import Identity, NodeKey, PeerId
+from dht_atonce.records import PresenceRecord, ValueRecord, is_newer, value_key
+
+__all__ = ["DhtNode", "FindResult", "PublishResult"]
+
+AnyRecord = PresenceRecord | ValueRecord
+
+_TIDY_S = 30.0  # between two looks for what has expired
+
+
+@dataclass(frozen=True, slots=True)
+class FindResult:
+    """What a lookup of a record gave."""
+
+    record: AnyRecord | None
+    local: bool
+    """It came from our own store: nobody was asked."""
+    hops: int
+    """Length of the referral chain to the node that had it; a contact of our own table is 1."""
+    requests: int
+    elapsed_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class PublishResult:
+    """What came of publishing."""
+
+    confirmed: int
+    """Other nodes that hold the record now."""
+    asked: int
+    home: bool
+    """It is in our own store too."""
+
+
+class DhtNode:
+    """One node key, one store, and a server per address family.
+
+    What a user of `kademlia` knows keeps its name: `DhtNode()` alone makes an ephemeral identity; `listen`; `bootstrap`
+    with (ip, port, node key) or (ip, port); `set(name, value)` stores a signed value of ours and `get(name)` reads it;
+    `get("<PeerId>/<name>")` reads anybody's; `stop()` is synchronous, `aclose()` waits. Storing under an arbitrary key is
+    refused: a key belongs to the identity that it is derived from.
+    """
+
+    def __init__(
+        self,
+        identity: Identity | None = None,
+        *,
+        host: Host,
+        network: NetworkConfig | None = None,
+        node_key: NodeKey | None = None,
+        config: DhtConfig | None = None,
+        counters: Counter[str] | None = None,
+        incarnation: bytes | None = None,
+        past_incarnations: tuple[bytes, ...] = (),
+        no_seat: bool = False,
+        stores: bool = True,
+    ) -> None:
+        network = network or NetworkConfig()
+        rng = host.rng
+        self.identity = identity or Identity.generate(rng)
+        self.incarnation = incarnation or rng.randbytes(8)
+        self.shared = Shared(
+            host,
+            network,
+            node_key or NodeKey.generate(rng),
+            config=config,
+            counters=counters,
+            no_seat=no_seat,
+            stores=stores,
+        )
+        self.servers: dict[Family, FamilyServer] = {}
+        self.own = OwnRecords(network, self.shared.config, rng)
+        self.on_conflict: Callable[[AnyRecord], None] | None = None
+        """Told of a newer record of ours that another process signed after our first publish."""
+        self.on_seated: Callable[[Contact], None] | None = None
+        """Told of each contact that newly got a seat."""
+        self.on_request: Callable[[Contact, bool, bool], None] | None = None
+        """Told of each request: from whom, whether the address was proved, and whether it takes seats."""
+        self.on_outcome: Callable[[Contact, bool], None] | None = None
+        """Told of each of our requests that ended: whom it went to, and whether it was answered."""
+        self._incarnations = {self.incarnation, *past_incarnations}
+        self._rng: random.Random = rng
+        self._routers: dict[Family, RoutingTable] = {}
+        self._hand_off = HandOff(self.shared.config)
+        self._tasks = TaskGroup()
+        self._wake = asyncio.Event()
+        self._lookups = asyncio.Semaphore(self.shared.config.max_lookups)
+        self._crawls: dict[Crawl, None] = {}
+
+    # --- life ---
+
+    async def listen(self, port: int = 0, interface: str = "0.0.0.0") -> Address:  # noqa: S104
+        """Bind a socket in the family of `interface`; a second call may add the other family.
+
+        Gives the bound address. Raises `PortInUse`.
+        """
+        family = Address(interface, port).family
+        if family in self.servers:
+            raise ValueError(f"this node listens in {family.name} already")
+        server = FamilyServer(self.shared, family, self._routers)
+        server.protocol.on_seated = self._on_seated
+        server.protocol.on_request = self.on_request
+        server.protocol.on_outcome = self.on_outcome
+        await server.listen(port, interface)
+        if not self.servers:
+            self._tasks.start(self._upkeep(), "DHT upkeep")
+        self.servers[family] = server
+        assert server.address is not None
+        return server.address
+
+    def stop(self) -> None:
+        """Close the sockets and end all tasks, without waiting for them."""
+        self._tasks.close()
+        for crawl in list(self._crawls):
+            crawl.stop()
+        for server in self.servers.values():
+            server.stop()
+
+    async def aclose(self) -> None:
+        """`stop`, and wait until nothing is left."""
+        self.stop()
+        await self._tasks.aclose()
+
+    # --- state ---
+
+    @property
+    def addresses(self) -> list[Address]:
+        """Where our sockets are bound."""
+        return [server.address for server in self.servers.values() if server.address is not None]
+
+    @property
+    def counters(self) -> Counter[str]:
+        return self.shared.counters
+
+    @property
+    def known_nodes(self) -> int:
+        """How many nodes have a seat, in the family that has more."""
+        return max((len(router) for router in self._routers.values()), default=0)
+
+    def live_contacts(self, limit: int) -> list[Contact]:
+        """Seated contacts that are not failing, the most recently heard of first."""
+        seats = [seat for router in self._routers.values() for seat in router if not seat.failures]
+        seats.sort(key=lambda seat: -seat.last_answer)
+        return [seat.contact for seat in seats[:limit]]
+
+    # --- joining ---
+
+    async def bootstrap(self, addrs: list[tuple[str, int] | tuple[str, int, bytes]]) -> int:
+        """Join through nodes at (ip, port, node key) or, trusting whoever answers there, (ip, port).
+
+        Gives the number of nodes that answered. Host names are the caller's to resolve.
+        """
+        contacts = []
+        for addr in addrs:
+            address = Address(addr[0], addr[1])
+            if len(addr) == 3:
+                contacts.append(Contact(addr[2], address))
+            elif (server := self.servers.get(address.family)) is not None:
+                key = await server.protocol.find_key(address, 2 * self.shared.config.first_timeout_s)
+                if key is not None:
+                    contacts.append(Contact(key, address))
+        return await self.join(contacts)
+
+    async def join(self, contacts: list[Contact]) -> int:
+        """Find our place in each family, starting from `contacts`. Gives how many nodes answered."""
+        crawls = await asyncio.gather(
+            *(self._join_family(server, contacts) for server in self.servers.values() if contacts)
+        )
+        for server in self.servers.values():
+            # The family in which we knew nobody may have learnt of somebody through the other (BEP 32).
+            named = [c for crawl in crawls for c in crawl.other_contacts.values() if c.address.family is server.family]
+            if named and not len(server.router):
+                crawls.append(await server.bootstrap(named))
+        self._wake.set()
+        return sum(len(crawl.lookup.answered()) for crawl in crawls)
+
+    async def _join_family(self, server: FamilyServer, contacts: list[Contact]) -> Crawl:
+        start = [contact for contact in contacts if contact.address.family is server.family]
+        return await server.bootstrap(start, want=self._want(server.family))
+
+    def _want(self, family: Family) -> int:
+        """The other families in which we listen and know nobody yet."""
+        return sum(other for other, router in self._routers.items() if other is not family and not len(router))
+
+    async def prove_address(self, contact: Contact) -> bool:
+        """Ask `contact` for our own id, without and then with its cookie: so it knows that we are where we say.
+
+        False if it does not answer, or if we do not listen in its family.
+        """
+        server = self.servers.get(contact.address.family)
+        if server is None:
+            return False
+        for _ in range(2):
+            request = FindNode(0, server.protocol.request_id(), server.protocol.flags, self.shared.node_key.id, 0)
+            if await server.ask(contact, request) is None:
+                return False
+        return True
+
+    async def refresh(self, target: bytes) -> int:
+        """Look up an id for the sake of the tables. Gives how many nodes answered."""
+        answered = 0
+        for server in self.servers.values():
+            crawl = server.crawl(target, want=self._want(server.family))
+            self._track(crawl)
+            await crawl.done
+            answered += len(crawl.lookup.answered())
+        return answered
+
+    # --- records ---
+
+    async def find(self, key: bytes, *, fresh: bool = False) -> FindResult:
+        """The record of `key` (20 B): the first verified one, or with `fresh` the newest that the nearest nodes agree on.
+
+        A first answer does not end the search: it goes on behind, and repairs replicas that lacked the newest record.
+        """
+        began = self.shared.now()
+        held = self.shared.store.live(key, self.shared.wall())
+        if held is not None and not fresh:
+            return FindResult(held, True, 0, 0, 0.0)
+        async with self._lookups:
+            crawls = [self._find_in(server, key) for server in self.servers.values()]
+            record, crawl = await self._newest(crawls) if fresh else await self._first(crawls)
+        local = held is not None and not is_newer(held, record) if record is None else False
+        if held is not None and is_newer(held, record):
+            record, local = held, True
+        requests = sum(crawl.lookup.requests for crawl in crawls)
+        hops = crawl.lookup.record_hops if crawl is not None and not local else 0
+        return FindResult(record, local, hops, requests, self.shared.now() - began)
+
+    async def publish(self, key: bytes, sign: Signer, *, is_goodbye: bool = False) -> PublishResult:
+        """Say something under our own `key`, now and again at each quarter of the record's life.
+
+        `sign` makes the record from a seq and an expiry. Does not raise for what the network does; raises `ClockWrong` if
+        our clock is a day off.
+        """
+        own = self.own.put(key, sign, self.shared.now(), is_goodbye=is_goodbye)
+        return await self._publish(key, own)
+
+    async def set(self, name: str, value: object) -> PublishResult:
+        """Store a small value (int, float, bool, str, bytes) of ours under a name of ours, signed.
+
+        Raises `MessageTooLarge`, TypeError for a value of another type, ValueError for a name too long.
+        """
+        if not isinstance(value, int | float | bool | str | bytes):
+            raise TypeError("a value is an int, float, bool, str or bytes")
+        data, network = encode(value), self.shared.network
+
+        def sign(seq: int, expires: int) -> ValueRecord:
+            return ValueRecord.sign(
+                self.identity,
+                network,
+                seq=seq,
+                incarnation=self.incarnation,
+                expires=expires,
+                name=name,
+                value=data,
+            )
+
+        sign(0, 0)  # so that a value that does not fit is refused before anything is changed
+        return await self.publish(value_key(network, self.identity.id, name), sign)
+
+    async def get(self, name: str, *, fresh: bool = False) -> Any:
+        """A value of ours, or with "PEERID/NAME" of anybody; None if there is none.
+
+        Raises `PeerIdError` if what stands before the slash is no PeerId.
+        """
+        peer_text, slash, own_name = name.partition("/")
+        owner = PeerId.parse(peer_text) if slash else self.identity.id
+        key = value_key(self.shared.network, owner, own_name if slash else name)
+        record = (await self.find(key, fresh=fresh)).record
+        if not isinstance(record, ValueRecord):
+            return None
+        try:
+            return decode(msgspec.msgpack.Decoder(), record.value)
+        except WireError:
+            return None
+
+    # --- inside: finding ---
+
+    def _find_in(self, server: FamilyServer, key: bytes) -> Crawl:
+        crawl = server.crawl(key, wants_record=True, want=self._want(server.family))
+        self._track(crawl)
+        crawl.done.add_done_callback(lambda _: self._repair(server, crawl))
+        return crawl
+
+    def _track(self, crawl: Crawl) -> None:
+        if not crawl.done.done():
+            self._crawls[crawl] = None
+            crawl.done.add_done_callback(lambda _: self._crawls.pop(crawl, None))
+
+    async def _first(self, crawls: list[Crawl]) -> tuple[AnyRecord | None, Crawl | None]:
+        pending = {crawl.first: crawl for crawl in crawls}
+        while pending:
+            done, _ = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            for future, crawl in list(pending.items()):
+                if future in done:
+                    del pending[future]
+                    record = future.result()
+                    if record is not None:
+                        return record, crawl
+        return None, None
+
+    async def _newest(self, crawls: list[Crawl]) -> tuple[AnyRecord | None, Crawl | None]:
+        best: tuple[AnyRecord | None, Crawl | None] = (None, None)
+        for crawl in crawls:
+            await crawl.done
+            record = crawl.lookup.record
+            if record is not None and is_newer(record, best[0]):
+                best = (record, crawl)
+        return best
+
+    def _repair(self, server: FamilyServer, crawl: Crawl) -> None:
+        """Give the newest record to those of the nearest that answered without it."""
+        record = crawl.lookup.record
+        if record is None or self.shared.no_seat:
+            return
+        for contact in crawl.lookup.lacking(min(self.shared.network.k, self.shared.config.agreement)):
+            self.counters["dht.repairs"] += 1
+            server.protocol.store(contact, record.blob, lambda _: None)
+
+    # --- inside: publishing ---
+
+    async def _publish(self, key: bytes, own: OwnRecord) -> PublishResult:
+        shared = self.shared
+        if shared.skew.is_hopeless:
+            raise ClockWrong("this machine's clock differs by more than a day from all others; set it right")
+        generation = self.own.on_publishing(own)
+        found_seq = 0
+        if own.record is None and self.known_nodes:
+            found = (await self.find(key, fresh=True)).record
+            found_seq = found.seq if found is not None else 0
+        record = self.own.renew(own, shared.wall(), found_seq)
+        shared.store.keep(record, shared.wall())
+        asked, newer = await self._store_round(key, record)
+        if newer is not None:
+            self._check_conflict(newer)
+            record = self.own.renew(own, shared.wall(), newer.seq)
+            shared.store.keep(record, shared.wall())
+            asked, _ = await self._store_round(key, record)
+        self.own.on_published(own, generation, shared.now(), known=self.known_nodes)
+        self._wake.set()
+        return PublishResult(len(own.confirmed), asked, home=True)
+
+    async def _store_round(self, key: bytes, record: AnyRecord) -> tuple[int, AnyRecord | None]:
+        asked, newer = 0, None
+        for server in self.servers.values():
+            crawl = server.crawl(key, max_requests=self.shared.config.publish_max_requests)
+            self._track(crawl)
+            await crawl.done
+            round_ = await server.store_at(crawl.lookup.closest(self.shared.network.k), record)
+            asked += round_.asked
+            newer = round_.newer or newer
+            for node_id in round_.confirmed:
+                self.own.on_stored(key, node_id)
+        return asked, newer
+
+    def _check_conflict(self, newer: AnyRecord) -> None:
+        if newer.incarnation not in self._incarnations and self.on_conflict is not None:
+            self.on_conflict(newer)
+
+    # --- inside: upkeep ---
+
+    def _on_seated(self, contact: Contact) -> None:
+        if not self.shared.no_seat:
+            self._hand_off.on_seated(contact, [key for key, _ in self.shared.store])
+            self._wake.set()
+        if self.on_seated is not None:
+            self.on_seated(contact)
+
+    def _is_near(self, contact: Contact, key: bytes) -> bool:
+        if self.own.wants_replicas(key):
+            return True
+        router = self._routers[contact.address.family]
+        return contact in router.find_neighbors(int.from_bytes(key, "big"), self.shared.network.k)
+
+    async def _upkeep(self) -> None:
+        tidy_at = self.shared.now() + _TIDY_S
+        while True:
+            now = self.shared.now()
+            if now >= tidy_at:
+                tidy_at = now + _TIDY_S
+                self.shared.store.expire(self.shared.wall())
+                for router in self._routers.values():
+                    router.expire(now)
+                await self._refresh_lonely(now)
+            self._hand_over(now)
+            for key, own in self.own.due(now):
+                self._tasks.start(self._publish(key, own), "republish")
+            deadlines = [tidy_at, self._hand_off.deadline(now), self.own.deadline()]
+            pause = min(at for at in deadlines if at is not None) - self.shared.now()
+            self._wake.clear()
+            try:
+                async with asyncio.timeout(max(0.0, pause)):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+
+    async def _refresh_lonely(self, now: float) -> None:
+        for server in self.servers.values():
+            lonely = server.router.lonely_buckets(now) if len(server.router) else []
+            for bucket in lonely:
+                target = self._rng.randrange(bucket.range[0], bucket.range[1] + 1)
+                # Spread over the interval: a table of many buckets shall not be refreshed in one breath.
+                self._tasks.start(self._refresh_one(server, target), "bucket refresh")
+                bucket.refreshed(now)
+
+    async def _refresh_one(self, server: FamilyServer, target: int) -> None:
+        await asyncio.sleep(self._rng.uniform(0, _TIDY_S))
+        crawl = server.crawl(target.to_bytes(20, "big"))
+        self._track(crawl)
+        await crawl.done
+
+    def _hand_over(self, now: float) -> None:
+        for contact, key in self._hand_off.take(now, self._is_near):
+            record = self.shared.store.live(key, self.shared.wall())
+            server = self.servers.get(contact.address.family)
+            if record is None or server is None:
+                continue
+            self.counters["dht.handed_off"] += 1
+            server.protocol.store(contact, record.blob, self._on_handed(contact, record))
+
+    def _on_handed(self, contact: Contact, record: AnyRecord) -> Callable[[Any], None]:
+        def on_answer(answer: Any) -> None:
+            own = self.own.get(record.key)
+            if answer is not None and own is not None and own.record is record:
+                self.own.on_stored(record.key, contact.id)
+
+        return on_answer

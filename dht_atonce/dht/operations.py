@@ -1,0 +1,144 @@
+"""What a node answers: the explicit table of operations.
+
+No sending, no clock: each handler takes a request and gives a reply.
+"""
+
+from collections import Counter
+from typing import Final, NamedTuple
+
+from dht_atonce.config import NetworkConfig
+from dht_atonce.dht.contact import Contact, pack_contact
+from dht_atonce.dht.routing import RoutingTable
+from dht_atonce.dht.storage import RecordStore
+from dht_atonce.dht.wire import (
+    FLAG_NO_SEAT,
+    MAX_CONTACTS,
+    FindNode,
+    FindValue,
+    Found,
+    NeedCookie,
+    Ping,
+    Pong,
+    Refusal,
+    Refused,
+    Reply,
+    Request,
+    Store,
+    Stored,
+    StoreOutcome,
+)
+from dht_atonce.endpoints import Family, pack_address
+from dht_atonce.errors import RecordError
+from dht_atonce.records import RecordParser
+
+__all__ = ["Asked", "Operations"]
+
+_FOUND_OVERHEAD: Final = 58 + 16 + 3 + 72  # header, MAC, prefix, and a FOUND body without contacts and record
+_CONTACT_SIZE: Final = {Family.IPV4: 40, Family.IPV6: 52}  # with its two bytes of msgpack
+
+
+class Asked(NamedTuple):
+    """A request as it came."""
+
+    request: Request
+    sender: Contact
+    proved: bool
+    """The sender's address is proved by a cookie."""
+    cookie: bytes
+    """What the reply hands out, maybe nothing."""
+    room: int
+    """Bytes that the reply's datagram may have."""
+
+
+class Operations:
+    """Answers requests from a routing table (and that of the other family) and a store."""
+
+    def __init__(
+        self,
+        family: Family,
+        routers: dict[Family, RoutingTable],
+        store: RecordStore,
+        parser: RecordParser,
+        network: NetworkConfig,
+        counters: Counter[str],
+        *,
+        no_seat: bool,
+        stores: bool,
+    ) -> None:
+        self._family = family
+        self._routers = routers
+        self._store = store
+        self._parser = parser
+        self._network = network
+        self._counters = counters
+        self._flags = FLAG_NO_SEAT if no_seat else 0
+        self._stores = stores
+
+    def answer(self, asked: Asked, wall: float) -> Reply:
+        """The reply to a request; `wall` is Unix seconds."""
+        request = asked.request
+        head = (
+            0,
+            request.request_id,
+            self._flags,
+            asked.cookie,
+            pack_address(asked.sender.address),
+            int(wall * 1000),
+        )
+        match request:
+            case Ping():
+                return Pong(*head)
+            case FindNode():
+                return self._found(asked, head, request.target, request.want, b"")
+            case FindValue():
+                record = self._store.live(request.key, wall)
+                return self._found(asked, head, request.key, request.want, record.blob if record else b"")
+            case Store():
+                return self._stored(asked, head, request.record, wall)
+
+    def _found(
+        self,
+        asked: Asked,
+        head: tuple[int, bytes, int, bytes, bytes, int],
+        target: bytes,
+        want: int,
+        record: bytes,
+    ) -> Found | NeedCookie:
+        room = asked.room - _FOUND_OVERHEAD - len(record)
+        if record and room < 0:
+            # An old cookie and no padding: to leave the record out would say that there is none.
+            return NeedCookie(*head)
+        others: list[bytes] = []
+        other = Family.IPV6 if self._family is Family.IPV4 else Family.IPV4
+        long_target = int.from_bytes(target, "big")
+        if want & other and other in self._routers:
+            count = min(MAX_CONTACTS // 2, room // 2 // _CONTACT_SIZE[other])
+            others = self._nearest(other, long_target, count, asked.sender)
+            room -= len(others) * _CONTACT_SIZE[other]
+        count = min(MAX_CONTACTS, room // _CONTACT_SIZE[self._family])
+        return Found(*head, self._nearest(self._family, long_target, count, asked.sender), others, record)
+
+    def _nearest(self, family: Family, target: int, count: int, sender: Contact) -> list[bytes]:
+        if count <= 0:
+            return []
+        nearest = self._routers[family].find_neighbors(target, count, exclude=sender.id)
+        return [pack_contact(contact) for contact in nearest]
+
+    def _stored(self, asked: Asked, head: tuple[int, bytes, int, bytes, bytes, int], blob: bytes, wall: float) -> Reply:
+        if not asked.proved:
+            return NeedCookie(*head)
+        if not self._stores:
+            return Refused(*head, Refusal.NOT_HERE)
+        try:
+            record = self._parser.parse(blob, wall)
+        except RecordError as error:
+            self._counters[f"record.{error.reason}"] += 1
+            return Refused(*head, Refusal.BAD_RECORD)
+        keeping = self._store.keep(record, wall)
+        if keeping.newer is not None:
+            return Stored(*head, StoreOutcome.NEWER_HELD, keeping.newer.blob)
+        if not keeping.kept:
+            return Refused(*head, Refusal.FULL)
+        if keeping.changed:
+            self._counters["dht.stored"] += 1
+        return Stored(*head, StoreOutcome.STORED, b"")

@@ -1,0 +1,120 @@
+"""Our own records: what we say of ourselves, how new it must be, and when it is said again."""
+
+import math
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from dht_atonce.config import DhtConfig, NetworkConfig
+from dht_atonce.records import SKEW_S, PresenceRecord, ValueRecord
+
+__all__ = ["OwnRecord", "OwnRecords", "Signer"]
+
+AnyRecord = PresenceRecord | ValueRecord
+Signer = Callable[[int, int], AnyRecord]
+"""Makes the record with this seq and this expiry (Unix seconds)."""
+
+_JITTER = 0.1  # of the republish interval, so that peers that started together do not publish together
+_MAX_OWN = 256  # values of one identity: each is republished for ever
+
+
+@dataclass(slots=True)
+class OwnRecord:
+    """One of our records and how its publishing goes."""
+
+    sign: Signer
+    is_goodbye: bool = False
+    record: AnyRecord | None = None
+    """As last signed."""
+    confirmed: set[bytes] = field(default_factory=set)
+    """`NodeId`s that hold `record`."""
+    due_at: float = 0.0
+    """Monotonic seconds."""
+    backoff_s: float = 0.0
+    last_seq: int = 0
+    generation: int = 0
+    """Counts what the app said; a round of publishing that began before the latest word does not settle it."""
+
+
+class OwnRecords:
+    """All records of our identity, by key. `now` is monotonic, `wall` Unix seconds."""
+
+    def __init__(self, network: NetworkConfig, config: DhtConfig, rng: random.Random) -> None:
+        self._network = network
+        self._config = config
+        self._rng = rng
+        self._own: dict[bytes, OwnRecord] = {}
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._own
+
+    def get(self, key: bytes) -> OwnRecord | None:
+        return self._own.get(key)
+
+    def keys(self) -> list[bytes]:
+        """The keys of all of them."""
+        return list(self._own)
+
+    def put(self, key: bytes, signer: Signer, now: float, *, is_goodbye: bool = False) -> OwnRecord:
+        """Say something new under `key`; it is due at once. Raises ValueError beyond 256 records."""
+        known = self._own.get(key)
+        if known is None:
+            if len(self._own) >= _MAX_OWN:
+                raise ValueError(f"an identity has at most {_MAX_OWN} records")
+            known = self._own[key] = OwnRecord(signer)
+        known.sign = signer
+        known.is_goodbye = is_goodbye
+        known.due_at = now
+        known.backoff_s = 0.0
+        known.generation += 1
+        return known
+
+    def renew(self, own: OwnRecord, wall: float, found_seq: int = 0) -> AnyRecord:
+        """Sign again: with a seq above all that we know of, and a whole life ahead."""
+        seq = max(own.last_seq + 1, int(wall * 1_000_000), found_seq + 1)
+        life_s = self._network.record_life_s + (SKEW_S if own.is_goodbye else 0)
+        own.record = own.sign(seq, int(wall) + life_s)
+        own.last_seq = seq
+        own.confirmed = set()
+        return own.record
+
+    def on_stored(self, key: bytes, node_id: bytes) -> None:
+        """A node confirmed that it holds the latest record of `key`."""
+        own = self._own.get(key)
+        if own is not None:
+            own.confirmed.add(node_id)
+
+    def on_publishing(self, own: OwnRecord) -> int:
+        """A round of publishing begins: not due again before it ends. Gives what `on_published` wants back."""
+        own.due_at = math.inf
+        return own.generation
+
+    def on_published(self, own: OwnRecord, generation: int, now: float, *, known: int) -> None:
+        """A round of publishing ended, in a network of which `known` nodes were met: when is the next one due?
+
+        At a quarter of the record's life; sooner, with a growing pause, if fewer than half of the replicas confirmed.
+        """
+        if own.generation != generation:
+            return
+        wanted = max(1, min(self._network.k, known) / 2)
+        if known and len(own.confirmed) < wanted:
+            first, most = self._config.publish_backoff_first_s, self._config.publish_backoff_max_s
+            own.backoff_s = min(most, own.backoff_s * 2 or first)
+            own.due_at = now + own.backoff_s * self._rng.uniform(0.75, 1.25)
+            return
+        own.backoff_s = 0.0
+        quarter = self._network.record_life_s / 4
+        own.due_at = now + quarter * self._rng.uniform(1 - _JITTER, 1 + _JITTER)
+
+    def wants_replicas(self, key: bytes) -> bool:
+        """Whether `key` is ours and fewer than k nodes hold its latest record."""
+        own = self._own.get(key)
+        return own is not None and own.record is not None and len(own.confirmed) < self._network.k
+
+    def due(self, now: float) -> list[tuple[bytes, OwnRecord]]:
+        """What is to be published now."""
+        return [(key, own) for key, own in self._own.items() if own.due_at <= now]
+
+    def deadline(self) -> float | None:
+        """When the next is due; None without any."""
+        return min((own.due_at for own in self._own.values()), default=None)

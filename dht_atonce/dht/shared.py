@@ -1,0 +1,59 @@
+"""What the servers of one node share: keys, store, cookies, what is known of others, counters."""
+
+from collections import Counter
+
+from dht_atonce.config import DhtConfig, NetworkConfig
+from dht_atonce.dht.cookies import CookieIssuer
+from dht_atonce.dht.peers import KnownAddresses, ObservedAddress, RoundTrips, UnprovedBudget
+from dht_atonce.dht.sealing import Sealer
+from dht_atonce.dht.skew import ClockSkew
+from dht_atonce.dht.storage import RecordStore
+from dht_atonce.host import Host
+from dht_atonce.identity import NodeKey
+from dht_atonce.records import RecordParser
+
+__all__ = ["Shared"]
+
+
+class Shared:
+    """One per node, whatever the number of address families.
+
+    `no_seat`: nobody shall give us a seat (a seed, a short-lived command). `stores`: whether we keep records for others.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        network: NetworkConfig,
+        node_key: NodeKey,
+        *,
+        config: DhtConfig | None = None,
+        counters: Counter[str] | None = None,
+        no_seat: bool = False,
+        stores: bool = True,
+    ) -> None:
+        config = config or DhtConfig()
+        self.host = host
+        self.network = network
+        self.node_key = node_key
+        self.config = config
+        self.counters: Counter[str] = Counter() if counters is None else counters
+        self.no_seat = no_seat
+        self.stores = stores
+        self.sealer = Sealer(node_key, network.network_id, config.max_pair_keys)
+        self.cookies = CookieIssuer(host.rng, config.cookie_epoch_s)
+        self.known = KnownAddresses(config)
+        self.round_trips = RoundTrips(config)
+        self.unproved = UnprovedBudget(config)
+        self.observed = ObservedAddress()
+        self.skew = ClockSkew(config)
+        self.store = RecordStore(int.from_bytes(node_key.id, "big"), network, config)
+        self.parser = RecordParser(network)
+
+    def now(self) -> float:
+        """Monotonic seconds."""
+        return self.host.clock.monotonic()
+
+    def wall(self) -> float:
+        """Unix seconds by which records are judged and signed: our clock, corrected if it is plainly wrong."""
+        return self.host.clock.wall() + self.skew.correction_s

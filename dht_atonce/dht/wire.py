@@ -1,0 +1,134 @@
+"""What stands in the box of a datagram: requests and replies. docs/wire.md section 3 has the bytes."""
+
+from enum import IntEnum
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Meta
+
+from dht_atonce.codec import U8, U64, AddressBytes, Bytes8, Bytes20, WireStruct
+from dht_atonce.records import MAX_RECORD
+
+__all__ = [
+    "FLAG_NO_SEAT",
+    "MAX_CONTACTS",
+    "FindNode",
+    "FindValue",
+    "Found",
+    "NeedCookie",
+    "Ping",
+    "Pong",
+    "Refusal",
+    "Refused",
+    "Reply",
+    "Request",
+    "Store",
+    "StoreOutcome",
+    "Stored",
+    "reply_decoder",
+    "request_decoder",
+]
+
+FLAG_NO_SEAT: Final = 1
+MAX_CONTACTS: Final = 16
+"""In one reply and family."""
+MIN_CONTACTS_BESIDE_RECORD: Final = 8
+
+ContactBytes = Annotated[bytes, Meta(min_length=38, max_length=58)]
+ContactList = Annotated[list[ContactBytes], Meta(max_length=MAX_CONTACTS)]
+RecordBytes = Annotated[bytes, Meta(max_length=MAX_RECORD)]
+Cookie = Annotated[bytes, Meta(max_length=16)]
+
+
+class StoreOutcome(IntEnum):
+    """What became of a record."""
+
+    STORED = 0
+    """Stored, or the same record was there already."""
+    NEWER_HELD = 1
+
+
+class Refusal(IntEnum):
+    """Why a request was not served."""
+
+    NOT_HERE = 1
+    BAD_RECORD = 2
+    FULL = 3
+
+
+class _Request(WireStruct):
+    minor: U8
+    request_id: Bytes8
+    flags: U8
+
+
+class Ping(_Request, tag=1):
+    """Is anybody there?"""
+
+
+class FindNode(_Request, tag=2):
+    """Who is nearest to `target`?"""
+
+    target: Bytes20
+    want: U8
+
+
+class FindValue(_Request, tag=3):
+    """Have you the record of `key`, and who is nearest to it?"""
+
+    key: Bytes20
+    want: U8
+
+
+class Store(_Request, tag=4):
+    """Keep this record."""
+
+    record: RecordBytes
+
+
+class _Reply(WireStruct):
+    minor: U8
+    request_id: Bytes8
+    flags: U8
+    cookie: Cookie
+    """16 B, or empty: the one you used is good for another epoch."""
+    you: AddressBytes
+    """Where your request came from."""
+    time_ms: U64
+    """Our wall clock, Unix milliseconds."""
+
+
+class Pong(_Reply, tag=1):
+    """I am here."""
+
+
+class Found(_Reply, tag=2):
+    """Contacts, nearest first, and the record if one was asked for and is held."""
+
+    contacts: ContactList
+    other: ContactList
+    record: RecordBytes
+
+
+class Stored(_Reply, tag=3):
+    """The record is kept, or a newer one is, which is sent along."""
+
+    outcome: U8
+    record: RecordBytes
+
+
+class NeedCookie(_Reply, tag=4):
+    """Prove your address first: ask again with this cookie."""
+
+
+class Refused(_Reply, tag=5):
+    """No."""
+
+    reason: U8
+
+
+Request = Ping | FindNode | FindValue | Store
+Reply = Pong | Found | Stored | NeedCookie | Refused
+
+request_decoder: "msgspec.msgpack.Decoder[Request]" = msgspec.msgpack.Decoder(Request)
+reply_decoder: "msgspec.msgpack.Decoder[Reply]" = msgspec.msgpack.Decoder(Reply)

@@ -1,0 +1,1 @@
+"""How the first contact is found. Floor 4."""

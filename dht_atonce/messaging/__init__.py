@@ -1,0 +1,1 @@
+"""Links and delivery between peers. Floor 4."""

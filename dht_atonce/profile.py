@@ -1,0 +1,145 @@
+"""A profile: what of a peer or a seed survives a restart.
+
+identity.key   the identity's secret seed, 32 B: the one file that must never be lost or shown
+node.key       the DHT node's secret, 32 B
+state          contacts, network, ports, incarnations: msgpack, written again and again; losing it costs a visit to a seed
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from dht_atonce.codec import Bytes8, Bytes32, WireStruct, decode, encode
+from dht_atonce.config import NetworkConfig
+from dht_atonce.dht.contact import Contact
+from dht_atonce.disk import Disk, FolderDisk, MemoryDisk
+from dht_atonce.endpoints import pack_address, unpack_address
+from dht_atonce.errors import ProfileError, WireError
+from dht_atonce.host import Host
+from dht_atonce.identity import Identity, NodeKey
+
+__all__ = ["Profile", "State"]
+
+MAX_CONTACTS = 200
+_MAX_INCARNATIONS = 8
+_IDENTITY, _NODE_KEY, _STATE = "identity.key", "node.key", "state"
+
+Port = Annotated[int, Meta(ge=0, le=0xFFFF)]
+
+
+class _SavedNetwork(WireStruct):
+    name: str
+    authority_key: bytes
+    k: int
+    local: bool
+    record_life_s: int
+
+
+class _SavedState(WireStruct):
+    version: Annotated[int, Meta(ge=1, le=1)]
+    network: _SavedNetwork | None
+    udp_ports: Annotated[list[Port], Meta(min_length=2, max_length=2)]
+    tcp_port: Port
+    contacts: Annotated[list[tuple[Bytes32, bytes]], Meta(max_length=MAX_CONTACTS)]
+    incarnations: Annotated[list[Bytes8], Meta(max_length=_MAX_INCARNATIONS)]
+
+
+_STATE_DECODER = msgspec.msgpack.Decoder(_SavedState)
+
+
+@dataclass(slots=True)
+class State:
+    """What is written while we run."""
+
+    network: NetworkConfig | None = None
+    udp_ports: tuple[int, int] = (0, 0)
+    """IPv4, IPv6: tried first at the next start."""
+    tcp_port: int = 0
+    contacts: tuple[Contact, ...] = ()
+    incarnations: tuple[bytes, ...] = ()
+    """The latest one first."""
+
+
+class Profile:
+    """An opened profile; whoever opens it owns it until `close`."""
+
+    def __init__(self, disk: Disk, host: Host) -> None:
+        self._disk = disk
+        self._host = host
+        self.is_new = disk.read(_IDENTITY) is None
+        self.identity = Identity(self._secret(_IDENTITY))
+        self.node_key = NodeKey(self._secret(_NODE_KEY))
+        self.state = self._read_state()
+        self._written = b""
+
+    @classmethod
+    def open(cls, folder: Path | str | None, host: Host) -> "Profile":
+        """The profile in `folder`, made if it is new; None: one that is gone with the process.
+
+        Raises `ProfileError`, `ProfileInUse`.
+        """
+        disk: Disk = MemoryDisk() if folder is None else FolderDisk(Path(folder).expanduser())
+        try:
+            return cls(disk, host)
+        except BaseException:
+            disk.close()
+            raise
+
+    def begin_run(self) -> bytes:
+        """A new incarnation, remembered with the last ones."""
+        incarnation = self._host.rng.randbytes(8)
+        self.state.incarnations = (incarnation, *self.state.incarnations)[:_MAX_INCARNATIONS]
+        return incarnation
+
+    async def save(self) -> None:
+        """Write the state, if it has changed, without holding up the loop. Raises `ProfileError`."""
+        data = self._encoded()
+        if data != self._written:
+            await self._host.offload.run(lambda: self._disk.write(_STATE, data))
+            self._written = data
+
+    def close(self) -> None:
+        """Let others have the profile."""
+        self._disk.close()
+
+    def _secret(self, name: str) -> bytes:
+        data = self._disk.read(name)
+        if data is None:
+            data = self._host.rng.randbytes(32)
+            self._disk.write(name, data)
+        if len(data) != 32:
+            raise ProfileError(
+                f"the profile's {name} is damaged: it has {len(data)} bytes instead of 32; restore it from a backup, "
+                "or delete it to begin anew under another key"
+            )
+        return data
+
+    def _read_state(self) -> State:
+        data = self._disk.read(_STATE)
+        if data is None:
+            return State()
+        try:
+            saved = decode(_STATE_DECODER, data)
+            network = saved.network
+            return State(
+                network and NetworkConfig(*(getattr(network, name) for name in network.__struct_fields__)),
+                (saved.udp_ports[0], saved.udp_ports[1]),
+                saved.tcp_port,
+                tuple(Contact(key, unpack_address(address)) for key, address in saved.contacts),
+                tuple(saved.incarnations),
+            )
+        except (WireError, ValueError):
+            raise ProfileError(
+                f"the profile's file {_STATE!r} is damaged; delete it: the identity is kept, saved contacts are lost"
+            ) from None
+
+    def _encoded(self) -> bytes:
+        state, network = self.state, self.state.network
+        saved = network and _SavedNetwork(
+            network.name, network.authority_key, network.k, network.local, network.record_life_s
+        )
+        contacts = [(contact.key, pack_address(contact.address)) for contact in state.contacts[:MAX_CONTACTS]]
+        return encode(_SavedState(1, saved, list(state.udp_ports), state.tcp_port, contacts, list(state.incarnations)))

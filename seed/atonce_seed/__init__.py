@@ -1,0 +1,1 @@
+"""The seed server: it lets newcomers find their first contacts, and is no longer needed."""
