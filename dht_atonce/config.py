@@ -19,7 +19,8 @@ class NetworkConfig:
     k: int = 20
     """Replicas of a record, and seats in a bucket."""
     local: bool = False
-    """All on one machine or LAN: private addresses are accepted, limits per subnet and towards unproved addresses are off."""
+    """All on one machine or LAN: private addresses are accepted, limits per subnet and towards unproved addresses are
+    off."""
     record_life_s: int = 7200
     """How long a presence record lives; its owner renews it four times in that span."""
 

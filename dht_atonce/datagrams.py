@@ -1,7 +1,7 @@
 """The datagram seam, and UDP behind it.
 
-Above the seam: `DatagramNet.open` gives a `DatagramSocket`, and each datagram is handed to a callback. The virtual world
-has its own `DatagramNet`.
+Above the seam: `DatagramNet.open` gives a `DatagramSocket`, and each datagram is handed to a callback. The virtual
+world has its own `DatagramNet`.
 """
 
 import asyncio

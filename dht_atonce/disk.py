@@ -15,7 +15,8 @@ MAX_FILE_BYTES = 1 << 20
 
 
 class Disk(Protocol):
-    """Small named files. All methods are quick enough to be called from a loop but `write`, which waits for the disk."""
+    """Small named files. All methods are quick enough to be called from a loop but `write`, which waits for the
+    disk."""
 
     def read(self, name: str) -> bytes | None:
         """The file's bytes, None if there is none. Raises `ProfileError` if it cannot be read."""

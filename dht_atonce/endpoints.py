@@ -94,7 +94,8 @@ def _is_acceptable_ip(ip: str, local: bool) -> bool:
 def is_acceptable(address: Address, *, local: bool) -> bool:
     """Whether a contact or an endpoint may be at `address`.
 
-    Outside of a `local` network only global addresses are: otherwise a stranger could have us probe our own router (SSRF).
+    Outside of a `local` network only global addresses are: otherwise a stranger could have us probe our own router
+    (SSRF).
     """
     return MIN_PORT <= address.port <= 65535 and _is_acceptable_ip(address.ip, local)
 

@@ -25,7 +25,8 @@ class Resolver(Protocol):
     """Names to IP literals."""
 
     async def resolve(self, name: str) -> list[str]:
-        """All addresses of `name`, both families, in the system's order; an IP literal is its own. [] if there is none."""
+        """All addresses of `name`, both families, in the system's order; an IP literal is its own. [] if there is
+        none."""
 
 
 class Offload(Protocol):

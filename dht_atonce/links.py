@@ -1,8 +1,8 @@
 """The link seam: ordered, authenticated connections between identities.
 
-Below it: CURVE, sockets, routing ids, tokens, heartbeats (`messaging/curve.py`), or the virtual world. Above it: the seed
-handshake and messages. A link proves the X25519 form of the other side's identity key, nothing more; who that is, the
-layer above learns from what is signed.
+Below it: CURVE, sockets, routing ids, tokens, heartbeats (`messaging/curve.py`), or the virtual world. Above it: the
+seed handshake and messages. A link proves the X25519 form of the other side's identity key, nothing more; who that
+is, the layer above learns from what is signed.
 """
 
 from collections.abc import Callable

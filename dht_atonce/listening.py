@@ -12,7 +12,7 @@ __all__ = ["ANYWHERE", "listen_links", "listen_udp"]
 
 T = TypeVar("T")
 
-ANYWHERE = ("0.0.0.0", "::")
+ANYWHERE = ("0.0.0.0", "::")  # noqa: S104
 """All interfaces, both families; a family that the machine lacks is left out."""
 
 

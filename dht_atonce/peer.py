@@ -269,7 +269,8 @@ class Peer:
             self._tasks.start(self._save_regularly(), "save state")
 
     async def _climb(self, network: NetworkConfig | None, saved: Sequence[Contact]) -> None:
-        """One round of the ladder and, if it led in, our presence published. Raises `EntryFailed`, `NetworkMismatch`."""
+        """One round of the ladder and, if it led in, our presence published. Raises `EntryFailed`,
+        `NetworkMismatch`."""
         entry = await self._ladder.climb(network, self._node, saved)
         self.entry = entry
         self._emit("entered", way=entry.way, answered=entry.answered, tried=list(entry.tried))

@@ -2,7 +2,8 @@
 
 identity.key   the identity's secret seed, 32 B: the one file that must never be lost or shown
 node.key       the DHT node's secret, 32 B
-state          contacts, network, ports, incarnations: msgpack, written again and again; losing it costs a visit to a seed
+state          contacts, network, ports, incarnations: msgpack, written again and again; losing it costs a visit to a
+seed
 """
 
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ _IDENTITY, _NODE_KEY, _STATE = "identity.key", "node.key", "state"
 Port = Annotated[int, Meta(ge=0, le=0xFFFF)]
 
 
-class _SavedNetwork(WireStruct):
+class _SavedNetwork(WireStruct, frozen=True):
     name: str
     authority_key: bytes
     k: int
@@ -38,7 +39,7 @@ class _SavedNetwork(WireStruct):
     record_life_s: int
 
 
-class _SavedState(WireStruct):
+class _SavedState(WireStruct, frozen=True):
     version: Annotated[int, Meta(ge=1, le=1)]
     network: _SavedNetwork | None
     udp_ports: Annotated[list[Port], Meta(min_length=2, max_length=2)]
@@ -123,9 +124,8 @@ class Profile:
             return State()
         try:
             saved = decode(_STATE_DECODER, data)
-            network = saved.network
             return State(
-                network and NetworkConfig(*(getattr(network, name) for name in network.__struct_fields__)),
+                NetworkConfig(*msgspec.structs.astuple(saved.network)) if saved.network is not None else None,
                 (saved.udp_ports[0], saved.udp_ports[1]),
                 saved.tcp_port,
                 tuple(Contact(key, unpack_address(address)) for key, address in saved.contacts),
@@ -138,8 +138,8 @@ class Profile:
 
     def _encoded(self) -> bytes:
         state, network = self.state, self.state.network
-        saved = network and _SavedNetwork(
-            network.name, network.authority_key, network.k, network.local, network.record_life_s
-        )
+        saved = None
+        if network is not None:
+            saved = _SavedNetwork(network.name, network.authority_key, network.k, network.local, network.record_life_s)
         contacts = [(contact.key, pack_address(contact.address)) for contact in state.contacts[:MAX_CONTACTS]]
         return encode(_SavedState(1, saved, list(state.udp_ports), state.tcp_port, contacts, list(state.incarnations)))

@@ -1,8 +1,9 @@
 """Signed records: what an identity says of itself, and the one way to believe it.
 
-A foreign record can be had only from `RecordParser.parse`, and parsing verifies (mainline's `mutable.rs` does the same).
-The signature and the order of two records cover the payload's bytes as they were received, never a re-encoding: msgpack
-allows several encodings of one value, and a later minor version appends fields that we do not know.
+A foreign record can be had only from `RecordParser.parse`, and parsing verifies (mainline's `mutable.rs` does the
+same). The signature and the order of two records cover the payload's bytes as they were received, never a
+re-encoding: msgpack allows several encodings of one value, and a later minor version appends fields that we do not
+know.
 
 docs/wire.md section 2 has the bytes. Floor 2: no I/O, no clock.
 """
@@ -52,7 +53,7 @@ Capability = Annotated[str, Meta(min_length=1, max_length=16)]
 Name = Annotated[str, Meta(min_length=1, max_length=64)]
 
 
-class _PresencePayload(WireStruct):
+class _PresencePayload(WireStruct, frozen=True):
     minor: U8
     identity: Bytes32
     seq: U64
@@ -63,7 +64,7 @@ class _PresencePayload(WireStruct):
     capabilities: Annotated[list[Capability], Meta(max_length=8)]
 
 
-class _ValuePayload(WireStruct):
+class _ValuePayload(WireStruct, frozen=True):
     minor: U8
     identity: Bytes32
     seq: U64
@@ -141,8 +142,8 @@ class PresenceRecord(Record):
         endpoints: tuple[Address, ...] = (),
         capabilities: tuple[str, ...] = (),
     ) -> Self:
-        """A new record of our own. Raises `MessageTooLarge` if it does not fit into 512 B, ValueError for a field out of
-        its bounds (docs/wire.md)."""
+        """A new record of our own. Raises `MessageTooLarge` if it does not fit into 512 B, ValueError for a field out
+        of its bounds (docs/wire.md)."""
         payload = _PresencePayload(
             0,
             identity.id.key,
@@ -191,8 +192,8 @@ class ValueRecord(Record):
         name: str,
         value: bytes,
     ) -> Self:
-        """A new value of our own. Raises `MessageTooLarge` if it does not fit into 512 B, ValueError for a name that has
-        not 1 to 64 characters."""
+        """A new value of our own. Raises `MessageTooLarge` if it does not fit into 512 B, ValueError for a name that
+        has not 1 to 64 characters."""
         payload = _ValuePayload(0, identity.id.key, seq, incarnation, expires, name, value)
         blob = _sign(identity, network, _KIND_VALUE, _checked(payload, _VALUE_DECODER))
         return cls._from_payload(payload, blob, network, identity.id)
@@ -212,7 +213,8 @@ class ValueRecord(Record):
 
 
 def is_newer(record: Record, than: Record | None) -> bool:
-    """Whether `record` replaces `than` (of the same key): higher seq; at a tie a goodbye, then the lower payload hash."""
+    """Whether `record` replaces `than` (of the same key): higher seq; at a tie a goodbye, then the lower payload
+    hash."""
     if than is None:
         return True
     if record.seq != than.seq:

@@ -24,6 +24,7 @@ FLOORS = {
     "dht_atonce": 5,  # dht_atonce/__init__.py, the contract
     "peer": 5,
     "profile": 4,
+    "listening": 4,
     "discovery": 4,
     "messaging": 4,
     "dht": 3,

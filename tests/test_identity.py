@@ -65,8 +65,8 @@ def test_a_point_off_the_curve_is_refused() -> None:
 
 
 def test_a_second_encoding_of_a_point_is_refused() -> None:
-    # y and y + p are one coordinate; only y < p is canonical, and only a y below 19 has room for both. y = 3 is on the
-    # curve, as a mixed-order point; so the canonical encodings near p cannot be told apart from honest ones by luck.
+    # y and y + p are one coordinate, and both fit into 255 bits only where y < 19. None of these is an honest key in
+    # its canonical form either; so nobody can be found under two names.
     for y in range(19):
         with pytest.raises(PeerIdError):
             PeerId((y + FIELD).to_bytes(32, "little"))
@@ -121,7 +121,7 @@ def test_the_text_is_as_specified() -> None:
 
 @pytest.mark.parametrize("number", range(8))
 def test_every_single_typo_is_refused(number: int) -> None:
-    # All 56 × 31 of them. The checksum has 16 bits and one key in 16 is a valid point: of a million typos one would pass,
+    # All 56 × 31 of them. The checksum has 16 bits, and one key in 16 is a valid point: of a million typos one passes,
     # which is why these are fixed identities and not random ones.
     text = str(identity(number).id)
     for position, right in enumerate(text):
@@ -209,6 +209,16 @@ def test_a_signature_of_another_length_does_not_hold(message: bytes, cut: int) -
     assert not who.id.verify(b"", signature + message)
 
 
+def test_signatures_are_ed25519() -> None:
+    # RFC 8032 section 7.1, test 1.
+    who = Identity(bytes.fromhex("9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60"))
+    assert who.id.key.hex() == "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a"
+    assert who.sign(b"").hex() == (
+        "e5564300c360ac729086e2cc806e828a84877f1eb8e5d974d873e065224901555fb8821590a33bacc61e39701cf9b46bd25bf5f0595bbe24655"
+        "141438e7a100b"
+    )
+
+
 def test_a_malleable_signature_does_not_hold() -> None:
     # S and S + order are the same scalar; only the smaller one is a signature (RFC 8032 section 5.1.7).
     who = identity(1)
@@ -242,9 +252,9 @@ def test_no_secret_is_shown() -> None:
 
 
 def test_a_node_key_is_an_x25519_pair() -> None:
-    # RFC 7748 section 6.1: Alice's key pair.
-    alice = NodeKey(bytes.fromhex("77076d0a7318a57d3c16c17251b26645df4d0a31b2a3e8d6b8f9b3e3e5f0b7a1"[:64]))
-    assert alice.public == sodium.crypto_scalarmult_base(alice.secret)
+    # RFC 7748 section 6.1: Bob's.
+    bob = NodeKey(bytes.fromhex("5dab087e624a8a4b79e17f8b83800ee66f3bb1292618b6fd1c2f8b27ff88e0eb"))
+    assert bob.public.hex() == "de9edb7d7b7dc1b4d35b61c2ece435373f8343c85b78674dadfc7e146f882b4f"
     assert NodeKey.generate(random.Random(3)).public == NodeKey.generate(random.Random(3)).public
     assert NodeKey.generate(random.Random(3)).public != NodeKey.generate(random.Random(4)).public
 

@@ -16,8 +16,8 @@ _ADDRESS_SIZE = {Family.IPV4: 6, Family.IPV6: 18}
 class Contact:
     """Where a node can be asked. Immutable, so that tables, lookups and replies may share one object.
 
-    Takes the place of `kademlia.node.Node` and keeps its names `id`, `ip`, `port` and `long_id`; the node key is what it
-    lacks, and its attributes can be changed.
+    Takes the place of `kademlia.node.Node` and keeps its names `id`, `ip`, `port` and `long_id`; the node key is what
+    it lacks, and its attributes can be changed.
     """
 
     key: bytes

@@ -1,4 +1,5 @@
-"""Proof of address: a cookie is the echo of something that only reached this address (as QUIC's tokens, RFC 9000 section 8)."""
+"""Proof of address: a cookie is the echo of something that only reached this address (as QUIC's tokens, RFC 9000
+section 8)."""
 
 import hashlib
 import hmac

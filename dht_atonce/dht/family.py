@@ -38,8 +38,8 @@ class FamilyServer(StockServer):
     """`kademlia`'s server, for one family and with our protocol.
 
     From kademlia: `ksize`, `alpha`, `storage`, `protocol`, `protocol_class`. Replaced: `listen` (an own socket, and no
-    refresh of its own accord), `bootstrap` (contacts have keys), `stop`; `set`, `get` and the upkeep are `DhtNode`'s, since
-    they concern both families.
+    refresh of its own accord), `bootstrap` (contacts have keys), `stop`; `set`, `get` and the upkeep are `DhtNode`'s,
+    since they concern both families.
     """
 
     protocol_class = SealedProtocol
@@ -52,10 +52,11 @@ class FamilyServer(StockServer):
         self.address: Address | None = None
         """Where it is bound, once it listens."""
         self._shared = shared
-        self.protocol = self._create_protocol(routers)
+        self._routers = routers
+        self.protocol = self._create_protocol()
 
-    def _create_protocol(self, routers: dict[Family, RoutingTable]) -> SealedProtocol:
-        return self.protocol_class(self._shared, self.family, routers)
+    def _create_protocol(self) -> SealedProtocol:
+        return self.protocol_class(self._shared, self.family, self._routers)
 
     async def listen(self, port: int, interface: str = "0.0.0.0") -> None:  # noqa: S104
         """Bind. Raises `PortInUse`."""
@@ -144,5 +145,13 @@ class FamilyServer(StockServer):
         for contact in contacts:
             future: asyncio.Future[Answer | None] = loop.create_future()
             futures.append(future)
-            ask(contact, lambda answer, future=future: None if future.done() else future.set_result(answer))
+            ask(contact, _settler(future))
         return list(await asyncio.gather(*futures))
+
+
+def _settler(future: "asyncio.Future[Answer | None]") -> Callable[[Answer | None], None]:
+    def settle(answer: Answer | None) -> None:
+        if not future.done():
+            future.set_result(answer)
+
+    return settle

@@ -9,8 +9,8 @@ waits for a round. Late says nothing about failure, it only lets somebody else b
 
 A failed one becomes a candidate again only at another address.
 
-Over when the nearest `need` candidates that did not fail have all answered, or there is nobody left to ask, or the budget
-of time or requests is spent. After rust-libp2p's `query/peers/closest.rs`.
+Over when the nearest `need` candidates that did not fail have all answered, or there is nobody left to ask, or the
+budget of time or requests is spent. After rust-libp2p's `query/peers/closest.rs`.
 """
 
 from bisect import insort

@@ -19,12 +19,12 @@ from dht_atonce.dht.own import OwnRecord, OwnRecords, Signer
 from dht_atonce.dht.routing import RoutingTable
 from dht_atonce.dht.shared import Shared
 from dht_atonce.dht.wire import FindNode
-from dht_atonce.tasks import TaskGroup
 from dht_atonce.endpoints import Address, Family
 from dht_atonce.errors import ClockWrong, WireError
 from dht_atonce.host import Host
 from dht_atonce.identity import Identity, NodeKey, PeerId
 from dht_atonce.records import PresenceRecord, ValueRecord, is_newer, value_key
+from dht_atonce.tasks import TaskGroup
 
 __all__ = ["DhtNode", "FindResult", "PublishResult"]
 
@@ -62,8 +62,8 @@ class DhtNode:
 
     What a user of `kademlia` knows keeps its name: `DhtNode()` alone makes an ephemeral identity; `listen`; `bootstrap`
     with (ip, port, node key) or (ip, port); `set(name, value)` stores a signed value of ours and `get(name)` reads it;
-    `get("<PeerId>/<name>")` reads anybody's; `stop()` is synchronous, `aclose()` waits. Storing under an arbitrary key is
-    refused: a key belongs to the identity that it is derived from.
+    `get("<PeerId>/<name>")` reads anybody's; `stop()` is synchronous, `aclose()` waits. Storing under an arbitrary
+    key is refused: a key belongs to the identity that it is derived from.
     """
 
     def __init__(
@@ -234,7 +234,8 @@ class DhtNode:
     # --- records ---
 
     async def find(self, key: bytes, *, fresh: bool = False) -> FindResult:
-        """The record of `key` (20 B): the first verified one, or with `fresh` the newest that the nearest nodes agree on.
+        """The record of `key` (20 B): the first verified one, or with `fresh` the newest that the nearest nodes agree
+        on.
 
         A first answer does not end the search: it goes on behind, and repairs replicas that lacked the newest record.
         """
@@ -255,8 +256,8 @@ class DhtNode:
     async def publish(self, key: bytes, sign: Signer, *, is_goodbye: bool = False) -> PublishResult:
         """Say something under our own `key`, now and again at each quarter of the record's life.
 
-        `sign` makes the record from a seq and an expiry. Does not raise for what the network does; raises `ClockWrong` if
-        our clock is a day off.
+        `sign` makes the record from a seq and an expiry. Does not raise for what the network does; raises
+        `ClockWrong` if our clock is a day off.
         """
         own = self.own.put(key, sign, self.shared.now(), is_goodbye=is_goodbye)
         return await self._publish(key, own)

@@ -71,7 +71,8 @@ class RoundTrips:
 
     @property
     def hedge_s(self) -> float:
-        """After this long a lookup counts a request as late and asks somebody else too; it says nothing about failure."""
+        """After this long a lookup counts a request as late and asks somebody else too; it says nothing about
+        failure."""
         return self._hedge_s
 
 

@@ -1,8 +1,8 @@
 """The sealed RPC of one socket: who asked what of whom, and which bytes answer it.
 
 A datagram is opened, its body read against a schema, and a reply matched on request id, address and key; all else is
-dropped and counted. A request is repeated once and then has failed. What is answered, `operations` says; who gets a seat,
-`routing` says.
+dropped and counted. A request is repeated once and then has failed. What is answered, `operations` says; who gets a
+seat, `routing` says.
 """
 
 import asyncio
@@ -94,8 +94,8 @@ class SealedProtocol(KademliaProtocol):
     """`kademlia`'s protocol with another wire and another RPC.
 
     From kademlia and rpcudp: `source_node`, `router`, `storage`, `_outstanding`. Not inherited in effect: the datagram
-    handlers (two tasks for each packet, unpacked before it is checked), `welcome_if_new` (a seat for whoever speaks), and
-    `__getattr__` (an attribute that is missing would become a remote call).
+    handlers (two tasks for each packet, unpacked before it is checked), `welcome_if_new` (a seat for whoever speaks),
+    and `__getattr__` (an attribute that is missing would become a remote call).
     """
 
     source_node: Contact
@@ -126,7 +126,8 @@ class SealedProtocol(KademliaProtocol):
         self.on_seated: Callable[[Contact], None] | None = None
         """Told of each contact that newly got a seat."""
         self.on_request: Callable[[Contact, bool, bool], None] | None = None
-        """Told of each request that could be read: from whom, whether the address was proved, and whether it takes seats."""
+        """Told of each request that could be read: from whom, whether the address was proved, and whether it takes
+        seats."""
         self.on_outcome: Callable[[Contact, bool], None] | None = None
         """Told of each of our requests that ended: whom it went to, and whether it was answered."""
 
@@ -258,7 +259,7 @@ class SealedProtocol(KademliaProtocol):
 
     # --- hearing ---
 
-    def datagram_received(self, data: bytes, addr: Address) -> None:
+    def datagram_received(self, data: bytes, addr: Address) -> None:  # type: ignore[override] # an Address, always
         """Whatever a stranger sent. Never raises."""
         self._counters["dht.received"] += 1
         self._counters["dht.received_bytes"] += len(data)

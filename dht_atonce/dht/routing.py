@@ -1,13 +1,14 @@
 """The routing table: who has a seat, who waits for one, who is nearest to a key.
 
-Kademlia (Maymounkov and Mazières 2002), sections 2.2, 2.4 and 4.2, on `kademlia`'s classes. What differs from them, and why:
+Kademlia (Maymounkov and Mazières 2002), sections 2.2, 2.4 and 4.2, on `kademlia`'s classes. What differs, and why:
 
 - A seat needs proof of the address, which the caller has: only `on_proved` seats.
 - Nothing here sends or starts a task; each input says what happened (rust-libp2p's `kbucket`).
 - One lost packet evicts nobody. A *failing* contact is asked last and never passed on; it goes after three failures and
   either a verified replacement or 15 minutes. While everybody fails, the fault is ours, and nobody's failures count.
 - The k nearest are the true k nearest: buckets are visited in the order of their distance to the target.
-- A bucket's depth and its refresh time come from its range and from our own lookups, not from its members or from queries.
+- A bucket's depth and its refresh time come from its range and from our own lookups, not from its members or from
+  queries.
 """
 
 from bisect import bisect_right
@@ -73,7 +74,8 @@ class KBucket(StockKBucket):
         self.last_updated = now
 
     def touch_last_updated(self) -> None:
-        """Does nothing: the stock class calls this from its constructor and reads a clock; `refreshed` is told the time."""
+        """Does nothing: the stock class calls this from its constructor and reads a clock; `refreshed` is told the
+        time."""
 
     def refreshed(self, now: float) -> None:
         """A lookup of our own ended in this range."""
@@ -142,7 +144,7 @@ class RoutingTable(StockRoutingTable):
         """The seat of the node with this `NodeId`."""
         return self._bucket(int.from_bytes(node_id, "big")).nodes.get(node_id)
 
-    def find_neighbors(
+    def find_neighbors(  # type: ignore[override] # takes the id itself: no Node has to be made for it
         self, target: int, k: int | None = None, *, exclude: bytes | None = None, failing: bool = False
     ) -> list[Contact]:
         """The `k` (default: ksize) seated contacts nearest to `target` by XOR, nearest first, without the id `exclude`.
@@ -163,7 +165,7 @@ class RoutingTable(StockRoutingTable):
             found += broken[: k - len(found)]
         return found
 
-    def lonely_buckets(self, now: float) -> list[KBucket]:
+    def lonely_buckets(self, now: float) -> list[KBucket]:  # type: ignore[override] # is told the time
         """Buckets in which no lookup of ours ended for `refresh_s`."""
         return [b for b in self.buckets if now - b.last_updated >= self._config.refresh_s]
 
@@ -217,6 +219,14 @@ class RoutingTable(StockRoutingTable):
     def on_lookup_done(self, target: int, now: float) -> None:
         """A lookup of our own for `target` ended."""
         self._bucket(target).refreshed(now)
+
+    def add_contact(self, node: Contact) -> None:
+        """Refused: in the stock table anybody who speaks gets a seat."""
+        raise TypeError("a seat needs proof of the address: on_proved()")
+
+    def remove_contact(self, node: Contact) -> None:
+        """Refused: in the stock table one lost packet takes the seat away."""
+        raise TypeError("a seat is lost by on_failure() and expire()")
 
     # --- inside ---
 

@@ -1,7 +1,8 @@
 """Sealed datagrams: from a body to bytes and back. docs/wire.md section 3 has the layout.
 
 Static X25519 keys on both sides, a key for each direction. Without the directions a packet could be sent back to its
-sender, who would believe it. There is no forward secrecy here: what travels in the DHT is signed, public and short-lived.
+sender, who would believe it. There is no forward secrecy here: what travels in the DHT is signed, public and
+short-lived.
 """
 
 import hashlib

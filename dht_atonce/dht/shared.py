@@ -18,7 +18,8 @@ __all__ = ["Shared"]
 class Shared:
     """One per node, whatever the number of address families.
 
-    `no_seat`: nobody shall give us a seat (a seed, a short-lived command). `stores`: whether we keep records for others.
+    `no_seat`: nobody shall give us a seat (a seed, a short-lived command). `stores`: whether we keep records for
+    others.
     """
 
     def __init__(

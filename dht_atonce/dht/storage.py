@@ -35,8 +35,8 @@ class Keeping(NamedTuple):
 class RecordStore(IStorage):
     """`kademlia`'s storage interface over signed records. `now` is Unix time in seconds.
 
-    `__setitem__` is refused: a record is kept by `keep`, which compares it with the one held. There is no `__len__`: the
-    stock server replaces a storage that is false, and an empty one would be.
+    `__setitem__` is refused: a record is kept by `keep`, which compares it with the one held. There is no `__len__`:
+    the stock server replaces a storage that is false, and an empty one would be.
     """
 
     def __init__(self, own_id: int, network: NetworkConfig, config: DhtConfig) -> None:
@@ -120,5 +120,6 @@ class RecordStore(IStorage):
         return iter([(key, held.record) for key, held in self._held.items()])
 
     def iter_older_than(self, seconds_old: float) -> Iterator[tuple[bytes, AnyRecord]]:
-        """Always empty: only its owner renews a record (stock republishes what is not its own, and so nothing ever dies)."""
+        """Always empty: only its owner renews a record (stock republishes what is not its own, and so nothing ever
+        dies)."""
         return iter(())

@@ -56,37 +56,37 @@ class Refusal(IntEnum):
     FULL = 3
 
 
-class _Request(WireStruct):
+class _Request(WireStruct, frozen=True):
     minor: U8
     request_id: Bytes8
     flags: U8
 
 
-class Ping(_Request, tag=1):
+class Ping(_Request, tag=1, frozen=True):
     """Is anybody there?"""
 
 
-class FindNode(_Request, tag=2):
+class FindNode(_Request, tag=2, frozen=True):
     """Who is nearest to `target`?"""
 
     target: Bytes20
     want: U8
 
 
-class FindValue(_Request, tag=3):
+class FindValue(_Request, tag=3, frozen=True):
     """Have you the record of `key`, and who is nearest to it?"""
 
     key: Bytes20
     want: U8
 
 
-class Store(_Request, tag=4):
+class Store(_Request, tag=4, frozen=True):
     """Keep this record."""
 
     record: RecordBytes
 
 
-class _Reply(WireStruct):
+class _Reply(WireStruct, frozen=True):
     minor: U8
     request_id: Bytes8
     flags: U8
@@ -98,11 +98,11 @@ class _Reply(WireStruct):
     """Our wall clock, Unix milliseconds."""
 
 
-class Pong(_Reply, tag=1):
+class Pong(_Reply, tag=1, frozen=True):
     """I am here."""
 
 
-class Found(_Reply, tag=2):
+class Found(_Reply, tag=2, frozen=True):
     """Contacts, nearest first, and the record if one was asked for and is held."""
 
     contacts: ContactList
@@ -110,18 +110,18 @@ class Found(_Reply, tag=2):
     record: RecordBytes
 
 
-class Stored(_Reply, tag=3):
+class Stored(_Reply, tag=3, frozen=True):
     """The record is kept, or a newer one is, which is sent along."""
 
     outcome: U8
     record: RecordBytes
 
 
-class NeedCookie(_Reply, tag=4):
+class NeedCookie(_Reply, tag=4, frozen=True):
     """Prove your address first: ask again with this cookie."""
 
 
-class Refused(_Reply, tag=5):
+class Refused(_Reply, tag=5, frozen=True):
     """No."""
 
     reason: U8

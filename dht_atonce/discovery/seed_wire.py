@@ -47,14 +47,14 @@ class NopeCode:
     TOO_LATE: Final = 6
 
 
-class Hello(WireStruct, tag=1):
+class Hello(WireStruct, tag=1, frozen=True):
     """A newcomer; empty name: any network will do."""
 
     minor: U8
     network: NetworkName
 
 
-class ChallengeBody(WireStruct):
+class ChallengeBody(WireStruct, frozen=True):
     """What the seed says of itself and of the network."""
 
     minor: U8
@@ -70,7 +70,7 @@ class ChallengeBody(WireStruct):
     udp_ports: tuple[Port, Port]
 
 
-class Challenge(WireStruct, tag=2):
+class Challenge(WireStruct, tag=2, frozen=True):
     """The body and the seed identity's signature over it and the client's curve key."""
 
     minor: U8
@@ -78,7 +78,7 @@ class Challenge(WireStruct, tag=2):
     signature: Bytes64
 
 
-class Authenticate(WireStruct, tag=3):
+class Authenticate(WireStruct, tag=3, frozen=True):
     """The newcomer proves its identity."""
 
     minor: U8
@@ -87,7 +87,7 @@ class Authenticate(WireStruct, tag=3):
     signature: Bytes64
 
 
-class Ok(WireStruct, tag=4):
+class Ok(WireStruct, tag=4, frozen=True):
     """Live contacts; none if the newcomer is the first."""
 
     minor: U8
@@ -95,7 +95,7 @@ class Ok(WireStruct, tag=4):
     ipv6: ContactList
 
 
-class Nope(WireStruct, tag=5):
+class Nope(WireStruct, tag=5, frozen=True):
     """No, and why."""
 
     minor: U8

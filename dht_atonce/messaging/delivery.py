@@ -1,7 +1,8 @@
 """Delivery between two peers: sequence numbers, cumulative acknowledgements, retransmission, duplicates.
 
-Sequence numbers belong to the pair and its two incarnations, not to a link. Whoever comes back over a new link goes on where it was;
-whoever comes back as a new process begins at 1, and what was unacknowledged towards its old one has an unknown outcome.
+Sequence numbers belong to the pair and its two incarnations, not to a link. Whoever comes back over a new link goes
+on where it was; whoever comes back as a new process begins at 1, and what was unacknowledged towards its old one has
+an unknown outcome.
 
 One `Delivery` is one side of one pair. No I/O, no clock: `now` is monotonic seconds.
 
@@ -57,7 +58,8 @@ class Delivery:
         self._own_incarnation = own_incarnation
         self.their_incarnation = b""
         """8 B once a HELLO was heard."""
-        # Sending: unacked[i] has the sequence number base + i; those before _next_index were sent over the present link.
+        # Sending: unacked[i] has the sequence number base + i; those before _next_index were sent over the present
+        # link.
         self._waiting: deque[Outgoing] = deque()
         self._unacked: deque[Outgoing] = deque()
         self._unacked_bytes = 0
@@ -101,8 +103,8 @@ class Delivery:
         return message
 
     def abandon(self, message: Outgoing) -> bool:
-        """Nobody waits for `message` any more. True if it never left and is dropped; otherwise it stays in its place in the
-        sequence until it is acknowledged."""
+        """Nobody waits for `message` any more. True if it never left and is dropped; otherwise it stays in its place
+        in the sequence until it is acknowledged."""
         if message.was_sent:
             return False
         self._waiting.remove(message)

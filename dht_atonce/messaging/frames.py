@@ -27,7 +27,7 @@ class Frame(NamedTuple):
     specials: list[Any]
 
 
-class Hello(WireStruct, tag=_HELLO):
+class Hello(WireStruct, tag=_HELLO, frozen=True):
     """Who is speaking, and where the two of us were."""
 
     minor: U8
@@ -48,7 +48,7 @@ class ByeCode:
     PROTOCOL_ERROR: Final = 3
 
 
-class Bye(WireStruct, tag=_BYE):
+class Bye(WireStruct, tag=_BYE, frozen=True):
     """The link ends."""
 
     code: U8
@@ -64,7 +64,7 @@ class MessageFrame(NamedTuple):
     specials: list[Hello | Bye]
 
 
-class _WireFrame(WireStruct):
+class _WireFrame(WireStruct, frozen=True):
     flags: U8
     seq0: U64
     ack: U64

@@ -5,7 +5,6 @@ from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from dht_atonce.config import MessagingConfig
-from dht_atonce.tasks import TaskGroup
 from dht_atonce.endpoints import Address
 from dht_atonce.errors import (
     DeliveryUnknown,
@@ -25,6 +24,7 @@ from dht_atonce.messaging.delivery import Delivery, Outcome, Outgoing, Settled
 from dht_atonce.messaging.frames import Bye, ByeCode, Frame, Hello, MessageFrame, read_frame, write_frame
 from dht_atonce.messaging.inbox import Inbox, Message
 from dht_atonce.records import PresenceRecord, RecordParser
+from dht_atonce.tasks import TaskGroup
 
 __all__ = ["FindPresence", "Messenger"]
 

@@ -57,8 +57,8 @@ class Directory:
         return [entry.contact for entry in reversed(self._entries.values())]
 
     def pick(self, family: Family, newcomer: bytes, now: float) -> list[Contact]:
-        """Contacts for the newcomer with that `NodeId`: at most `max_contacts`, those heard of lately before others, spread
-        evenly over the id space, and always the one that came last."""
+        """Contacts for the newcomer with that `NodeId`: at most `max_contacts`, those heard of lately before others,
+        spread evenly over the id space, and always the one that came last."""
         self._expire(now)
         entries = [e for (node_id, fam), e in self._entries.items() if fam is family and node_id != newcomer]
         fresh = [e for e in entries if now - e.seen_at <= self._config.fresh_s]
@@ -85,8 +85,8 @@ class Directory:
 class Traffic:
     """Counts what peers send to the seed's node of their own accord: the number that must be 0.
 
-    A request belongs to a handshake if its node authenticates within `handshake_s`; what does not, came of itself. And who
-    was given live contacts has no business here again in the same run.
+    A request belongs to a handshake if its node authenticates within `handshake_s`; what does not, came of itself.
+    And who was given live contacts has no business here again in the same run.
     """
 
     def __init__(self, config: SeedConfig) -> None:

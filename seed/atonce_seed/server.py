@@ -7,6 +7,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from dht_atonce.messaging.curve import system_host
+
+from atonce_seed.directory import Directory, Traffic
+from atonce_seed.handshake import Admit, Handshake, Reject, Reply, SeedFacts
 from dht_atonce.codec import encode
 from dht_atonce.config import NetworkConfig, SeedConfig
 from dht_atonce.dht.contact import Contact, pack_contact
@@ -17,12 +21,8 @@ from dht_atonce.errors import ProfileError
 from dht_atonce.host import Host
 from dht_atonce.links import Link, LinkNet, LinkPort
 from dht_atonce.listening import ANYWHERE, listen_links, listen_udp
-from dht_atonce.messaging.curve import system_host
 from dht_atonce.profile import Profile
 from dht_atonce.tasks import TaskGroup
-
-from atonce_seed.directory import Directory, Traffic
-from atonce_seed.handshake import Admit, Handshake, Reject, Reply, SeedFacts
 
 __all__ = ["SeedServer"]
 

@@ -10,12 +10,13 @@ __all__ = ["Deadlock", "VirtualLoop", "run"]
 T = TypeVar("T")
 
 
-class Deadlock(RuntimeError):  # noqa: N818
+class Deadlock(RuntimeError):
     """Nothing is scheduled any more, and what was waited for cannot come."""
 
 
 class _NoSelector(selectors.BaseSelector):
-    """Stands in for the selector: instead of waiting for I/O it moves the clock, since in this world there is no I/O."""
+    """Stands in for the selector: instead of waiting for I/O it moves the clock, since in this world there is no
+    I/O."""
 
     def __init__(self, loop: "VirtualLoop") -> None:
         self._loop = loop
@@ -64,7 +65,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """The names of all tasks that are not done."""
         return ", ".join(sorted(task.get_name() for task in asyncio.all_tasks(self))) or "no task"
 
-    def run_in_executor(self, *args: Any, **kwargs: Any) -> NoReturn:
+    def run_in_executor(self, *args: Any, **kwargs: Any) -> NoReturn:  # type: ignore[override] # never returns
         raise RuntimeError("there are no threads in the virtual world")
 
     async def getaddrinfo(self, *args: Any, **kwargs: Any) -> NoReturn:

@@ -1,0 +1,215 @@
+"""The processes of a demo: a seed and peers, each the command that a user would type."""
+
+import asyncio
+import base64
+import contextlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+
+from dht_atonce.cli.control import ControlClient, Request
+from dht_atonce.endpoints import Address, parse_address
+from dht_atonce.errors import ControlError
+
+__all__ = ["DemoNetwork", "DemoPeer", "SeedGrave"]
+
+_LOOPBACK = "127.0.0.1"
+_START_S = 30.0
+_STOP_S = 5.0
+
+
+class DemoProcess:
+    """An `atonce` process that prints events, and its profile."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.events: asyncio.Queue[dict[str, Any]] = asyncio.Queue(maxsize=100_000)
+        self._process: asyncio.subprocess.Process
+        self._reading: asyncio.Task[None] | None = None
+        self._errors = b""
+
+    async def start(self, *args: str) -> None:
+        """Start `atonce ARGS --json --profile FOLDER`."""
+        command = [sys.executable, "-m", "dht_atonce.cli.main", *args, "--json", "--profile", str(self.folder)]
+        self._process = await asyncio.create_subprocess_exec(
+            *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, limit=1 << 20
+        )
+        self._reading = asyncio.create_task(self._read(), name=f"read {self.folder.name}")
+
+    async def event(self, name: str, timeout_s: float = _START_S) -> dict[str, Any]:
+        """The next event of this name; those before it are passed over. Raises `ControlError` if it does not come."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while True:
+                    event = await self.events.get()
+                    if event["event"] == name:
+                        return event
+                    if event["event"] == "ended":
+                        message = self._errors.decode(errors="replace").strip() or "no word why"
+                        raise ControlError(f"{self.folder.name} ended: {message}")
+        except TimeoutError:
+            raise ControlError(f"{self.folder.name} did not report {name!r} within {timeout_s:g} s") from None
+
+    async def connect(self) -> ControlClient:
+        """Its control socket."""
+        client = await ControlClient.connect(self.folder)
+        if client is None:
+            raise ControlError(f"{self.folder.name} has no control socket")
+        return client
+
+    async def kill(self) -> None:
+        """SIGKILL: it has no chance to say anything."""
+        self._process.send_signal(signal.SIGKILL)
+        await self._process.wait()
+        await self._end_reading()
+
+    async def stop(self) -> None:
+        """SIGTERM; SIGKILL if it does not end."""
+        if self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.terminate()
+            try:
+                async with asyncio.timeout(_STOP_S):
+                    await self._process.wait()
+            except TimeoutError:
+                self._process.kill()
+                await self._process.wait()
+        await self._end_reading()
+
+    async def _end_reading(self) -> None:
+        if self._reading is not None:
+            await self._reading
+            self._reading = None
+
+    async def _read(self) -> None:
+        assert self._process.stdout is not None
+        assert self._process.stderr is not None
+        async for line in self._process.stdout:
+            with contextlib.suppress(asyncio.QueueFull, msgspec.DecodeError):
+                self.events.put_nowait(msgspec.json.decode(line))
+        self._errors = await self._process.stderr.read()
+        with contextlib.suppress(asyncio.QueueFull):
+            self.events.put_nowait({"event": "ended"})
+
+
+class DemoPeer(DemoProcess):
+    """`atonce join`, and a connection to its control socket."""
+
+    id: str
+    control: ControlClient
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self._asking = asyncio.Lock()
+
+    async def ask(self, request: Request) -> dict[str, Any]:
+        """What it answers; one question at a time. Raises what it raised."""
+        async with self._asking:
+            return await self.control.ask(request)
+
+    @staticmethod
+    def text_of(event: dict[str, Any]) -> str:
+        """The text of a `message` event: JSON carries bytes as base64."""
+        return base64.b64decode(event["data"]).decode()
+
+    async def join(self, seed_url: str | None) -> dict[str, Any]:
+        """Start it; gives the event that says how it came in."""
+        seed = ["--seed", seed_url] if seed_url else []
+        await self.start("join", *seed, "--listen", _LOOPBACK)
+        entered = await self.event("entered")
+        await self.event("published")
+        self.id = (await self.event("ready"))["peer"]
+        self.control = await self.connect()
+        return entered
+
+
+class DemoNetwork:
+    """A seed and peers on loopback; all are ended with it."""
+
+    def __init__(self, folder: Path, k: int) -> None:
+        self.seed = DemoProcess(folder / "seed")
+        self.seed_url = ""
+        self.peers: list[DemoPeer] = []
+        self._folder = folder
+        self._k = k
+        self._seed_sockets: list[Address] = []
+
+    async def __aenter__(self) -> Self:
+        await self.seed.start("seed", "--network", "demo", "--k", str(self._k), "--local", "--listen", _LOOPBACK)
+        try:
+            said = await self.seed.event("seed")
+        except BaseException:
+            await self.seed.stop()
+            raise
+        self.seed_url = said["url"]
+        self._seed_sockets = [parse_address(said["tcp"]), parse_address(said["udp"][0])]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for peer in self.peers:
+            if hasattr(peer, "control"):
+                peer.control.close()
+        await asyncio.gather(self.seed.stop(), *(peer.stop() for peer in self.peers))
+
+    async def add_peers(self, count: int) -> AsyncIterator[tuple[DemoPeer, dict[str, Any]]]:
+        """Start `count` peers, a few at a time; gives each as it comes in."""
+        at_once = asyncio.Semaphore(2 * (os.cpu_count() or 1))
+
+        async def add(number: int) -> tuple[DemoPeer, dict[str, Any]]:
+            async with at_once:
+                peer = DemoPeer(self._folder / f"peer-{number:02}")
+                self.peers.append(peer)
+                return peer, await peer.join(self.seed_url)
+
+        tasks = [asyncio.create_task(add(number)) for number in range(1, count + 1)]
+        try:
+            for finished in asyncio.as_completed(tasks):
+                yield await finished
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def kill_seed(self) -> "SeedGrave":
+        """SIGKILL the seed, and listen where it listened."""
+        await self.seed.kill()
+        tcp, udp = self._seed_sockets
+        return SeedGrave(tcp, udp)
+
+
+class SeedGrave:
+    """Sits on the ports of the dead seed and counts who still calls."""
+
+    def __init__(self, tcp: Address, udp: Address) -> None:
+        self._tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        self._tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._tcp.setblocking(False)
+        self._tcp.bind(tcp)
+        self._tcp.listen(1024)
+        self._udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._udp.setblocking(False)
+        self._udp.bind(udp)
+
+    def close(self) -> tuple[int, int]:
+        """How many datagrams and connections came; nobody is listened to any more."""
+        datagrams = connections = 0
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                self._udp.recv(2048)
+                datagrams += 1
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                self._tcp.accept()[0].close()
+                connections += 1
+        self._udp.close()
+        self._tcp.close()
+        return datagrams, connections

@@ -1,0 +1,208 @@
+"""Real UDP behind the datagram seam, on 127.0.0.1 and ::1."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from dht_atonce.datagrams import MAX_DATAGRAM, DatagramSocket, OnDatagram, UdpNet
+from dht_atonce.endpoints import Address, Family
+from dht_atonce.errors import PortInUse
+
+LOOPBACKS = ["127.0.0.1", "::1"]
+OpenSocket = Callable[[str, OnDatagram], DatagramSocket]
+
+
+def has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+@pytest.fixture(params=LOOPBACKS)
+def loopback(request: pytest.FixtureRequest) -> str:
+    ip: str = request.param
+    if ":" in ip and not has_ipv6():
+        pytest.skip("no IPv6 on this machine")
+    return ip
+
+
+class Inbox:
+    """Where datagrams go; `next` waits for one."""
+
+    def __init__(self) -> None:
+        self._came: asyncio.Queue[tuple[bytes, Address]] = asyncio.Queue()
+
+    def __call__(self, data: bytes, source: Address) -> None:
+        self._came.put_nowait((data, source))
+
+    async def next(self) -> tuple[bytes, Address]:
+        return await asyncio.wait_for(self._came.get(), 5)
+
+    def is_empty(self) -> bool:
+        return self._came.empty()
+
+
+@pytest.fixture
+async def sockets() -> AsyncIterator[OpenSocket]:
+    opened: list[DatagramSocket] = []
+
+    def open_socket(ip: str, on_datagram: OnDatagram) -> DatagramSocket:
+        opened.append(UdpNet().open(Address(ip, 0), on_datagram))
+        return opened[-1]
+
+    yield open_socket
+    for one in opened:
+        one.close()
+
+
+async def test_a_datagram_and_its_answer(loopback: str, sockets: OpenSocket) -> None:
+    to_alice, to_bob = Inbox(), Inbox()
+    alice, bob = sockets(loopback, to_alice), sockets(loopback, to_bob)
+
+    alice.send(b"hello", bob.address)
+    data, source = await to_bob.next()
+    assert (data, source) == (b"hello", alice.address)
+
+    bob.send(b"hello yourself", source)
+    assert await to_alice.next() == (b"hello yourself", bob.address)
+
+
+async def test_an_address_says_where_it_is(loopback: str, sockets: OpenSocket) -> None:
+    bound = sockets(loopback, Inbox()).address
+    assert isinstance(bound, Address)
+    assert bound.ip == loopback
+    assert bound.port >= 1024
+    assert bound.family is (Family.IPV6 if ":" in loopback else Family.IPV4)
+
+
+async def test_many_datagrams_at_once_all_arrive_in_order(loopback: str, sockets: OpenSocket) -> None:
+    # More than are handled per wake-up of the loop.
+    came = Inbox()
+    alice, bob = sockets(loopback, Inbox()), sockets(loopback, came)
+    for number in range(200):
+        alice.send(number.to_bytes(2, "big"), bob.address)
+    assert [int.from_bytes((await came.next())[0], "big") for _ in range(200)] == list(range(200))
+
+
+async def test_others_have_their_turn_in_a_flood(sockets: OpenSocket) -> None:
+    # All is in the socket's buffer before the loop looks at it; a timer that is due still comes in between.
+    came: list[bytes] = []
+    alice, bob = sockets("127.0.0.1", Inbox()), sockets("127.0.0.1", lambda data, _: came.append(data))
+    for _ in range(200):
+        alice.send(b"flood", bob.address)
+    seen_at_turn: list[int] = []
+    while len(came) < 200:
+        await asyncio.sleep(0)
+        seen_at_turn.append(len(came))
+    assert any(0 < seen < 200 for seen in seen_at_turn)
+
+
+async def test_the_largest_datagram_arrives_and_a_larger_one_does_not(loopback: str, sockets: OpenSocket) -> None:
+    came = Inbox()
+    bob = sockets(loopback, came)
+    alice = sockets(loopback, Inbox())
+    alice.send(bytes(MAX_DATAGRAM + 1), bob.address)
+    alice.send(bytes(4000), bob.address)
+    alice.send(bytes(MAX_DATAGRAM), bob.address)
+    alice.send(b"last", bob.address)
+    assert (await came.next())[0] == bytes(MAX_DATAGRAM)
+    assert (await came.next())[0] == b"last"
+
+
+async def test_an_empty_datagram_is_a_datagram(loopback: str, sockets: OpenSocket) -> None:
+    came = Inbox()
+    alice, bob = sockets(loopback, Inbox()), sockets(loopback, came)
+    alice.send(b"", bob.address)
+    assert await came.next() == (b"", alice.address)
+
+
+async def test_sending_never_raises_for_what_the_network_does(sockets: OpenSocket) -> None:
+    came = Inbox()
+    alice, bob = sockets("127.0.0.1", Inbox()), sockets("127.0.0.1", came)
+    gone = sockets("127.0.0.1", Inbox())
+    gone.close()
+    alice.send(b"nobody there", gone.address)
+    alice.send(b"another family", Address("::1", bob.address.port))
+    alice.send(b"no such port", Address("127.0.0.1", 70_000))
+    alice.send(b"no such port", Address("127.0.0.1", -1))
+    alice.send(b"not for us", Address("255.255.255.255", 4000))
+    alice.send(bytes(70_000), bob.address)
+    alice.send(b"still there", bob.address)
+    assert (await came.next())[0] == b"still there"
+
+
+async def test_nothing_comes_after_close(loopback: str, sockets: OpenSocket) -> None:
+    # Both datagrams wait in the socket when the first is handled.
+    came: list[bytes] = []
+    done = asyncio.Event()
+
+    def take_one(data: bytes, _: Address) -> None:
+        came.append(data)
+        bob.close()
+        done.set()
+
+    alice, bob = sockets(loopback, Inbox()), sockets(loopback, take_one)
+    alice.send(b"one", bob.address)
+    alice.send(b"two", bob.address)
+    await asyncio.wait_for(done.wait(), 5)
+    # A datagram of our own has gone round: whatever was to come has come.
+    to_alice = Inbox()
+    echo = sockets(loopback, to_alice)
+    alice.send(b"three", echo.address)
+    await to_alice.next()
+    assert came == [b"one"]
+
+
+async def test_a_closed_socket_sends_nothing_and_closes_twice(loopback: str, sockets: OpenSocket) -> None:
+    came = Inbox()
+    alice, bob = sockets(loopback, Inbox()), sockets(loopback, came)
+    alice.close()
+    alice.close()
+    alice.send(b"from beyond", bob.address)
+    sockets(loopback, Inbox()).send(b"last", bob.address)
+    assert (await came.next())[0] == b"last"
+
+
+async def test_a_port_in_use_is_said(loopback: str, sockets: OpenSocket) -> None:
+    bound = sockets(loopback, Inbox()).address
+    with pytest.raises(PortInUse) as caught:
+        UdpNet().open(bound, Inbox())
+    assert str(caught.value) == f"UDP {bound} is in use; choose another port, or 0 for any"
+
+
+async def test_a_port_is_free_again_after_close(loopback: str, sockets: OpenSocket) -> None:
+    first = sockets(loopback, Inbox())
+    first.close()
+    again = UdpNet().open(first.address, Inbox())
+    assert again.address == first.address
+    again.close()
+
+
+async def test_an_address_of_another_machine_is_said() -> None:
+    with pytest.raises(PortInUse, match="cannot be bound"):
+        UdpNet().open(Address("192.0.2.1", 0), Inbox())
+
+
+async def test_both_families_can_have_one_port(sockets: OpenSocket) -> None:
+    # An IPv6 socket that also took IPv4 would leave no room for the other (and show IPv4 peers as ::ffff:…).
+    if not has_ipv6():
+        pytest.skip("no IPv6 on this machine")
+    came4, came6 = Inbox(), Inbox()
+    four = sockets("0.0.0.0", came4)
+    six = UdpNet().open(Address("::", four.address.port), came6)
+    try:
+        sockets("127.0.0.1", Inbox()).send(b"four", Address("127.0.0.1", four.address.port))
+        sockets("::1", Inbox()).send(b"six", Address("::1", six.address.port))
+        data4, source4 = await came4.next()
+        data6, source6 = await came6.next()
+    finally:
+        six.close()
+    assert (data4, source4.ip) == (b"four", "127.0.0.1")
+    assert (data6, source6.ip) == (b"six", "::1")
+    assert came4.is_empty()
+    assert came6.is_empty()
