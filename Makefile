@@ -46,7 +46,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 .PHONY: demo
 demo: $(STAMP) ## Show a network at work on this machine
-	@$(BIN)/atonce demo
+	@$(BIN)/atonce demo $(ARGS)
 
 .PHONY: test
 test: $(STAMP) ## Run all tests

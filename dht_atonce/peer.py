@@ -81,6 +81,7 @@ class Peer:
         self._record: PresenceRecord | None = None
         self._seen_from: dict[Family, str] = {}
         self._asked_network: NetworkConfig | None = None
+        self._seated = asyncio.Event()
         self._closed = False
         self.entry: Entry | None = None
         """How we came into the network; None before we did."""
@@ -199,6 +200,11 @@ class Peer:
         """What we say of ourselves at present."""
         return self._record
 
+    @property
+    def saved_contacts(self) -> int:
+        """How many contacts the profile holds for the next start."""
+        return len(self._profile.state.contacts)
+
     # --- others ---
 
     async def find(self, who: PeerId | str, *, fresh: bool = False) -> FindResult:
@@ -275,6 +281,7 @@ class Peer:
         self.entry = entry
         self._emit("entered", way=entry.way, answered=entry.answered, tried=list(entry.tried))
         if not self._transient:
+            await self._save()
             result = await self._publish(ONLINE)
             self._emit("published", confirmed=result.confirmed, asked=result.asked)
 
@@ -296,6 +303,7 @@ class Peer:
                 stores=not self._transient,
             )
             node.on_conflict = self._on_conflict
+            node.on_seated = lambda _: self._seated.set()
             self._node = node
             port, udp_port = self._asked_ports
             last_udp = (0, 0) if self._transient else state.udp_ports
@@ -410,15 +418,18 @@ class Peer:
                 self._emit("still_alone", message=str(error), again_s=round(backoff_s))
 
     async def _save_regularly(self) -> None:
-        await asyncio.sleep(_FIRST_SAVE_S)
+        """Two seconds after the first seat and then every half a minute: a SIGKILL shall not cost the contacts."""
+        pause_s = _FIRST_SAVE_S
         while True:
+            await self._seated.wait()
+            await asyncio.sleep(pause_s)
             await self._save()
-            await asyncio.sleep(_SAVE_S)
+            pause_s = _SAVE_S
 
     async def _save(self) -> None:
         if self._transient:
             return
-        contacts: list[Contact] = self._node.live_contacts(SAVED_CONTACTS) if self._node is not None else []
+        contacts = self._node.live_contacts(SAVED_CONTACTS) if self._node is not None else []
         if contacts:  # those of the last run are better than none
             self._profile.state.contacts = tuple(contacts)
         try:

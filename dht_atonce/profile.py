@@ -1,9 +1,8 @@
 """A profile: what of a peer or a seed survives a restart.
 
-identity.key   the identity's secret seed, 32 B: the one file that must never be lost or shown
-node.key       the DHT node's secret, 32 B
-state          contacts, network, ports, incarnations: msgpack, written again and again; losing it costs a visit to a
-seed
+- `identity.key`: the identity's secret seed, 32 B; the one file that must never be lost or shown.
+- `node.key`: the DHT node's secret, 32 B.
+- `state`: contacts, network, ports, incarnations as msgpack, written again and again; losing it costs a visit to a seed.
 """
 
 from dataclasses import dataclass

@@ -15,7 +15,7 @@ from dht_atonce.errors import ProfileError, ProfileInUse
 
 OpenDisk = Callable[[Path], Disk]
 
-# What the other processes of these tests run: hold the profile until they are killed, having said so.
+# Holds the profile until it is killed, and says so.
 HOLD = """
 import sys
 from pathlib import Path
@@ -115,17 +115,24 @@ def test_a_folder_that_others_can_enter_is_refused(folder: Path, mode: int) -> N
 # --- one process at a time ---
 
 
-def holder(folder: Path) -> "subprocess.Popen[str]":
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+def run(program: str, *arguments: str, close_fds: bool = True) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-c", program, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        close_fds=close_fds,
     )
+
+
+def said(process: "subprocess.Popen[str]") -> str:
     assert process.stdout is not None
-    assert process.stdout.readline() == "held\n"
-    return process
+    return process.stdout.readline().strip()
 
 
 def test_a_profile_that_another_process_holds_is_refused(folder: Path) -> None:
-    with holder(folder) as other:
+    with run(HOLD, str(folder)) as other:
+        assert said(other) == "held"
         with pytest.raises(ProfileInUse, match=str(folder)):
             FolderDisk(folder)
         # Without the lock one may look at it: `atonce status` does.
@@ -149,7 +156,8 @@ def test_a_profile_is_held_against_our_own_process_too(folder: Path) -> None:
 
 def test_the_lock_is_not_inherited(folder: Path) -> None:
     disk = FolderDisk(folder)
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, close_fds=False) as child:
+    with run("print('up', flush=True); input()", close_fds=False) as child:
+        assert said(child) == "up"  # only then has exec closed what it closes
         disk.close()
         FolderDisk(folder).close()
         child.kill()

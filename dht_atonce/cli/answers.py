@@ -40,6 +40,7 @@ def _status(peer: Peer) -> dict[str, Any]:
         "entered": peer.entry.way if peer.entry else None,
         "known_nodes": node.known_nodes,
         "live_contacts": len(node.live_contacts(1000)),
+        "saved_contacts": peer.saved_contacts,
         "records_held": node.shared.store.count,
         "udp": [str(address) for address in node.addresses],
         "endpoints": [str(endpoint) for endpoint in peer.record.endpoints] if peer.record else [],

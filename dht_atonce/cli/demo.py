@@ -18,7 +18,7 @@ _K = 4  # so few replicas that most lookups have to leave the node, even among e
 
 
 def demo(
-    peers: Annotated[int, typer.Option(min=3, max=100, help="How many peers, each a process.")] = 8,
+    peers: Annotated[int, typer.Option(min=8, max=100, help="How many peers, each a process.")] = 8,
     lookups: Annotated[
         int | None,
         typer.Option(min=1, max=100_000, help="Lookups in each round. Default: one for each pair, at most 200."),
@@ -75,11 +75,14 @@ def _report(trial: Trial, peers: int, elapsed_s: float, output: Output) -> None:
     from rich.table import Table
 
     table = Table(title=f"{peers} peers and a seed, k = {_K}", title_justify="left")
-    for name in ("", "right", "p50 ms", "p99 ms", "longest ms", ""):
-        table.add_column(name, justify="left" if not name else "right")
+    table.add_column("")
+    for name in ("right", "p50 ms", "p99 ms", "max ms", "own store"):
+        table.add_column(name, justify="right")
     for phase in trial.phases:
         table.add_row(*_row(phase))
     output.console.print(table)
+    if any(phase.local for phase in trial.phases):
+        output.console.print("[dim]own store: answered without asking anybody; not counted as lookups[/]")
     sent = ", ".join(f"{count} {what}" for what, count in trial.to_seed.items())
     output.console.print(f"to the seed, of their own accord, after the first live contact: {sent}")
     for problem in trial.problems:
@@ -91,6 +94,6 @@ def _report(trial: Trial, peers: int, elapsed_s: float, output: Output) -> None:
 def _row(phase: Phase) -> list[str]:
     figures: dict[str, Any] = phase.summary()
     colour = "green" if figures["right"] == figures["asked"] else "red"
-    apart = f"{figures['local']} from the own store, not counted" if figures["local"] else ""
+    apart = str(figures["local"]) if figures["local"] else ""
     times = [f"{figures[name]:.1f}" for name in ("p50_ms", "p99_ms", "max_ms")]
     return [phase.name, f"[{colour}]{figures['right']} of {figures['asked']}[/]", *times, f"[dim]{apart}[/]"]

@@ -72,8 +72,8 @@ async def _join(
         keep_trying=keep_trying,
         on_event=on_event,
     ) as peer:
-        output.event("ready", {"peer": str(peer.id)}, f"[bold]this peer is[/] [cyan]{peer.id}[/]")
         async with serve(folder, lambda request: answer(peer, request)):
+            output.event("ready", {"peer": str(peer.id)}, f"[bold]this peer is[/] [cyan]{peer.id}[/]")
             async for message in peer.messages():
                 text = message.data.decode(errors="replace")
                 output.event(

@@ -39,4 +39,5 @@ class Output:
     @staticmethod
     def error(message: str) -> None:
         """One line on standard error."""
+        sys.stdout.flush()
         print(f"error: {message}", file=sys.stderr, flush=True)

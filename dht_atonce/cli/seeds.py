@@ -63,10 +63,6 @@ async def _seed(
     async with await SeedServer.open(
         folder, network=network, listen=checked_ips(listen), port=port, udp_port=udp_port, on_event=on_event
     ) as server:
-        url = str(server.url(public_host or _reachable_host(server.address.ip)))
-        udp = [str(address) for address in server.node.addresses]
-        words = f"[bold]seed of the network[/] {escape(network.name)!r}, k = {network.k}\n[cyan]{url}[/]"
-        output.event("seed", {"url": url, "tcp": str(server.address), "udp": udp}, words)
 
         async def answer(request: Request) -> dict[str, Any]:
             if not isinstance(request, Status):
@@ -74,6 +70,10 @@ async def _seed(
             return server.status()
 
         async with serve(folder, answer):
+            url = str(server.url(public_host or _reachable_host(server.address.ip)))
+            udp = [str(address) for address in server.node.addresses]
+            words = f"[bold]seed of the network[/] {escape(network.name)!r}, k = {network.k}\n[cyan]{url}[/]"
+            output.event("seed", {"url": url, "tcp": str(server.address), "udp": udp}, words)
             await asyncio.Event().wait()
     return 0
 

@@ -41,7 +41,7 @@ class Shared:
         config = self.config
         timeout_ms = int(config.timeout_s * 1000)
         sock: Socket = self.context.socket(kind)
-        options = {
+        options: dict[int, int | bytes] = {
             zmq.CURVE_PUBLICKEY: self.identity.id.curve_key,
             zmq.CURVE_SECRETKEY: self.identity.curve_secret,
             zmq.MAXMSGSIZE: config.max_message_bytes,

@@ -1,7 +1,7 @@
 """Who may log in: the ZAP handler (RFC 27) of one context, and the caps it applies.
 
-ZAP is the first moment at which libzmq tells an address, so the caps per address are here. CURVE has proved by then that
-the client holds its key. Everybody who holds a key is let in as far as the caps go: who that is, the layer above asks.
+ZAP is the first moment at which libzmq tells an address, so the caps per address are here. By then CURVE has proved
+that the client holds its key. Whoever holds one is let in as far as the caps go: who that is, the layer above asks.
 """
 
 import ipaddress
@@ -89,10 +89,10 @@ class Admission:
 
 
 class ZapHandler:
-    """Answers libzmq's questions. Sockets with ZAP_ENFORCE_DOMAIN let nobody in before it is made or after it is closed.
+    """Answers libzmq's questions. Sockets with ZAP_ENFORCE_DOMAIN let nobody in before it is made, nor after `close`.
 
-    `refresh` is called before each decision: it brings `admission` up to date. An admitted client's User-Id is its X25519
-    public key, 64 hexadecimal digits. Refusals are counted as "link.refused_" and the reason.
+    `refresh` is called before each decision: it brings `admission` up to date. An admitted client's User-Id is its
+    X25519 public key, 64 hexadecimal digits. Refusals are counted as "link.refused_" and the reason.
     """
 
     def __init__(
