@@ -49,6 +49,8 @@ class UdpNet:
     """Real UDP."""
 
     def open(self, bind: Address, on_datagram: OnDatagram) -> DatagramSocket:
+        if not 0 <= bind.port <= 65535:
+            raise PortInUse(f"{bind.port} is no port; choose one up to 65535, or 0 for any")
         kind = socket.AF_INET6 if bind.family is Family.IPV6 else socket.AF_INET
         try:
             sock = socket.socket(kind, socket.SOCK_DGRAM)

@@ -93,6 +93,10 @@ class FolderDisk:
 
     def write(self, name: str, data: bytes) -> None:
         path = self.folder / name
+        if len(data) > MAX_FILE_BYTES:
+            raise ProfileError(
+                f"{path} would have {len(data)} bytes, more than the {MAX_FILE_BYTES} that are read again"
+            )
         temporary = self.folder / f".{name}.new"
         try:
             fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)

@@ -1,5 +1,6 @@
 """Addresses: their bytes, which of them are acceptable, and seed URLs."""
 
+import contextlib
 import ipaddress
 import socket
 from enum import IntEnum
@@ -65,17 +66,42 @@ def unpack_address(data: bytes) -> Address:
 
 def parse_address(text: str, default_port: int | None = None) -> Address:
     """Read "IP:PORT", "[IPv6]:PORT" or, with a default port, the bare IP. Raises `EndpointError`."""
-    host, colon, port_text = text.rpartition(":")
-    if default_port is not None and (not colon or (":" in host and not text.startswith("["))):
-        host, port_text = text, str(default_port)
-    host = host.removeprefix("[").removesuffix("]")
+    if default_port is not None:
+        with contextlib.suppress(ValueError):
+            return Address(_ip_literal(text.removeprefix("[").removesuffix("]")), default_port)
+    host, _, port_text = text.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
     try:
-        ip = str(ipaddress.ip_address(host))
+        ip = _ip_literal(host[1:-1] if bracketed else host)
+        if bracketed != (":" in ip):
+            raise ValueError
     except ValueError:
-        raise EndpointError(f"{text!r} is not IP:PORT (an IPv6 address stands in brackets)") from None
-    if not port_text.isascii() or not port_text.isdigit() or int(port_text) > 65535:
-        raise EndpointError(f"{text!r} has no port between 0 and 65535")
+        raise EndpointError(f"{text[:80]!r} is not IP:PORT (an IPv6 address stands in brackets)") from None
+    if not port_text.isascii() or not port_text.isdigit() or len(port_text) > 5 or int(port_text) > 65535:
+        raise EndpointError(f"{text[:80]!r} has no port between 0 and 65535")
     return Address(ip, int(port_text))
+
+
+def _ip_literal(text: str) -> str:
+    """The canonical form; ValueError for what is none, or has a scope (which means something on this machine only)."""
+    parsed = ipaddress.ip_address(text)
+    if isinstance(parsed, ipaddress.IPv6Address) and parsed.scope_id is not None:
+        raise ValueError
+    return str(parsed)
+
+
+_EMBEDDING = tuple(
+    ipaddress.IPv6Network(text)
+    for text in (
+        "::/96",  # IPv4-compatible (RFC 4291), long deprecated
+        "64:ff9b::/96",  # NAT64 (RFC 6052)
+        "64:ff9b:1::/48",  # NAT64, local use (RFC 8215)
+        "2001::/32",  # Teredo (RFC 4380)
+        "2002::/16",  # 6to4 (RFC 3056)
+        "fec0::/10",  # site-local (RFC 3879)
+    )
+)
+"""IPv6 ranges that lead to somebody's private IPv4 address or site; Python's versions differ about some of them."""
 
 
 @lru_cache(maxsize=65536)
@@ -85,6 +111,8 @@ def _is_acceptable_ip(ip: str, local: bool) -> bool:
         return False
     if isinstance(parsed, ipaddress.IPv6Address):
         if parsed.ipv4_mapped is not None or parsed.scope_id is not None:
+            return False
+        if not local and any(parsed in net for net in _EMBEDDING):
             return False
     elif parsed.is_reserved:  # 240.0.0.0/4 and the broadcast address
         return False
@@ -123,8 +151,9 @@ class SeedUrl(NamedTuple):
     def parse(cls, text: str) -> "SeedUrl":
         """Raises `SeedUrlError`, which says which part is wrong."""
         form = "a seed URL looks like atonce://PEERID@HOST:PORT"
+        text = text.strip()
         try:
-            parts = urlsplit(text.strip())
+            parts = urlsplit(text)
             host, port, user = parts.hostname, parts.port, parts.username
         except ValueError as error:
             raise SeedUrlError(f"{form}: {error}") from None
@@ -133,7 +162,8 @@ class SeedUrl(NamedTuple):
         if not host or not port or not user:
             missing = "PeerId" if not user else "host" if not host else "port"
             raise SeedUrlError(f"{form}; this has no {missing}")
-        if parts.path or parts.query or parts.fragment or parts.password:
+        rest = text.partition("@")[2]
+        if parts.password is not None or not set(rest).isdisjoint("/?#@ \t\n\r"):
             raise SeedUrlError(f"{form}; nothing follows the port")
         try:
             return cls(PeerId.parse(user), host, port)

@@ -10,6 +10,7 @@ __all__ = [
     "AtOnceError",
     "ClockWrong",
     "ControlError",
+    "Deadlock",
     "DeliveryUnknown",
     "EndpointError",
     "EntryFailed",
@@ -113,6 +114,13 @@ class IdentityInUse(AtOnceError):
 
 class ClockWrong(AtOnceError):
     """This machine's clock is wrong by more than a day, and nothing could correct it."""
+
+
+# --- the virtual world ---
+
+
+class Deadlock(AtOnceError, RuntimeError):
+    """In virtual time nothing is scheduled any more, and what was waited for cannot come."""
 
 
 # --- links ---

@@ -7,6 +7,7 @@ import asyncio
 import ipaddress
 import random
 import socket
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
@@ -59,8 +60,11 @@ class SystemOffload:
         return await asyncio.get_running_loop().run_in_executor(None, call)
 
 
-LinkNetFactory = Callable[[Identity], LinkNet]
-"""Links are made per identity: its key is what they prove. `messaging.curve.CurveNet` is the real one."""
+class LinkNetFactory(Protocol):
+    """Links are made per identity: its key is what they prove. `messaging.curve.CurveNet` is the real one."""
+
+    def __call__(self, identity: Identity, counters: Counter[str] | None = None) -> LinkNet:
+        """A `LinkNet` that counts in `counters`, if they are given, what it refuses."""
 
 
 @dataclass(slots=True)

@@ -58,6 +58,8 @@ class PeerId:
         if len(text) != PEER_ID_TEXT_LENGTH:
             raise PeerIdError(f"a PeerId has {PEER_ID_TEXT_LENGTH} characters, this has {len(text)}")
         try:
+            if not text.isascii():
+                raise ValueError  # upper() makes ASCII letters of some that are none
             raw = base64.b32decode(text.upper())
         except ValueError:
             raise PeerIdError("a PeerId has only the letters a-z and the digits 2-7") from None
@@ -81,7 +83,9 @@ class PeerId:
         return str(self)[:8]
 
     def verify(self, signature: bytes, message: bytes) -> bool:
-        """Whether `signature` (64 B) is this identity's over `message`."""
+        """Whether `signature` is this identity's over `message`; one of another length than 64 B is nobody's."""
+        if len(signature) != 64:
+            return False
         try:
             sodium.crypto_sign_open(signature + message, self.key)
         except nacl.exceptions.CryptoError:
@@ -132,6 +136,8 @@ class NodeKey:
     __slots__ = ("id", "public", "secret")
 
     def __init__(self, secret: bytes) -> None:
+        if len(secret) != 32:
+            raise ValueError(f"a node key has 32 bytes, this has {len(secret)}")
         self.secret = secret
         self.public = sodium.crypto_scalarmult_base(secret)
         self.id = node_id(self.public)

@@ -71,7 +71,7 @@ class Peer:
         self._on_event = on_event
         self._config = config
         self._incarnation = profile.begin_run()
-        self._links = host.links(profile.identity)
+        self._links = host.links(profile.identity, self.counters)
         self._ladder = Ladder(host, self._links, profile.identity, seeds, self._on_seed)
         self._starting = asyncio.Lock()
         self._tasks = TaskGroup()

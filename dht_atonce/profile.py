@@ -2,7 +2,7 @@
 
 - `identity.key`: the identity's secret seed, 32 B; the one file that must never be lost or shown.
 - `node.key`: the DHT node's secret, 32 B.
-- `state`: contacts, network, ports, incarnations as msgpack, written again and again; losing it costs a visit to a seed.
+- `state`: contacts, network, ports, incarnations as msgpack; written often, and losing it costs a visit to a seed.
 """
 
 from dataclasses import dataclass

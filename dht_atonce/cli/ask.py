@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 
 from dht_atonce.cli.answers import answer
 from dht_atonce.cli.control import ControlClient, Lookup, Send, Status
 from dht_atonce.cli.join import checked_ips
 from dht_atonce.cli.options import Json, Listen, Network, ProfileDir, Seeds, default_profile
-from dht_atonce.cli.output import Output
+from dht_atonce.cli.output import Output, escape
 from dht_atonce.cli.running import run
 from dht_atonce.errors import ControlError, MessageTooLarge, PeerOffline, PeerUnknown
 from dht_atonce.identity import PeerId

@@ -219,12 +219,12 @@ class Trial:
         self._output.event(
             "progress",
             {"phase": phase.name, "done": phase.right, "of": phase.asked},
-            f"[dim]  {phase.right:3} of {phase.asked}  {text}[/]",
+            lambda _: f"[dim]  {phase.right:3} of {phase.asked}  {text}[/]",
         )
 
     def _say(self, text: str) -> None:
-        self._output.event("step", {"text": text}, text)
+        self._output.event("step", {"text": text}, lambda _: text)
 
     def _end(self, phase: Phase) -> None:
         figures = phase.summary()
-        self._output.event("phase", figures, f"[dim]  {figures['right']} of {figures['asked']} right[/]")
+        self._output.event("phase", figures, lambda _: f"[dim]  {figures['right']} of {figures['asked']} right[/]")

@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 
 from dht_atonce.cli.answers import answer
 from dht_atonce.cli.control import serve
 from dht_atonce.cli.options import Json, Listen, Network, Port, ProfileDir, Seeds, UdpPort, default_profile
-from dht_atonce.cli.output import Output
+from dht_atonce.cli.output import Output, escape
 from dht_atonce.cli.running import run
 from dht_atonce.config import NetworkConfig
 from dht_atonce.endpoints import parse_address
@@ -59,34 +58,36 @@ async def _join(
 
     def on_event(event: str, details: dict[str, Any]) -> None:
         details["elapsed_ms"] = round((time.perf_counter() - began) * 1000, 1)
-        output.event(event, details, _in_words(event, details))
+        output.event(event, details, lambda details: _in_words(event, details))
 
-    async with Peer.open(
-        folder,
-        seeds=seeds or (),
-        network=network,
-        listen=checked_ips(listen),
-        port=port,
-        udp_port=udp_port,
-        alone=alone,
-        keep_trying=keep_trying,
-        on_event=on_event,
-    ) as peer:
-        async with serve(folder, lambda request: answer(peer, request)):
-            output.event("ready", {"peer": str(peer.id)}, f"[bold]this peer is[/] [cyan]{peer.id}[/]")
-            async for message in peer.messages():
-                text = message.data.decode(errors="replace")
-                output.event(
-                    "message",
-                    {"sender": str(message.sender), "data": message.data},
-                    f"[cyan]{message.sender.short}…[/] {escape(text)}",
-                )
+    async with (
+        Peer.open(
+            folder,
+            seeds=seeds or (),
+            network=network,
+            listen=checked_ips(listen),
+            port=port,
+            udp_port=udp_port,
+            alone=alone,
+            keep_trying=keep_trying,
+            on_event=on_event,
+        ) as peer,
+        serve(folder, lambda request: answer(peer, request)),
+    ):
+        output.event("ready", {"peer": str(peer.id)}, lambda _: f"[bold]this peer is[/] [cyan]{peer.id}[/]")
+        async for message in peer.messages():
+            details = {"sender": str(message.sender), "data": message.data}
+            output.event("message", details, _message_in_words)
     return 0
 
 
 def checked_ips(listen: list[str] | None) -> tuple[str, ...]:
     """The addresses to bind. Raises `EndpointError`."""
     return tuple(parse_address(ip, default_port=0).ip for ip in listen) if listen else ANYWHERE
+
+
+def _message_in_words(details: dict[str, Any]) -> str:
+    return f"[cyan]{details['sender'][:8]}…[/] {escape(details['data'].decode(errors='replace'))}"
 
 
 def _in_words(event: str, details: dict[str, Any]) -> str | None:

@@ -1,6 +1,5 @@
 """The `atonce` command."""
 
-from importlib.metadata import version
 from typing import Annotated
 
 import typer
@@ -24,6 +23,8 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
+        from importlib.metadata import version
+
         print(f"atonce {version('dht-atonce')}")
         raise typer.Exit
 

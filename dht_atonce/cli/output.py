@@ -1,11 +1,22 @@
 """What the command prints: one JSON object per line for programs, words and colour for people."""
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
-__all__ = ["Output"]
+__all__ = ["Output", "Words", "escape"]
+
+Words = Callable[[dict[str, Any]], str | None]
+"""Tells people what programs get as details, in rich markup; None: they need not know."""
+
+
+def escape(text: str) -> str:
+    """`text` with all that rich would take for markup taken literally."""
+    from rich.markup import escape as rich_escape  # a megabyte, which a peer that speaks JSON never needs
+
+    return rich_escape(text)
 
 
 class Output:
@@ -24,11 +35,11 @@ class Output:
             self._console = Console(highlight=False, soft_wrap=True)
         return self._console
 
-    def event(self, event: str, details: dict[str, Any], text: str | None = None) -> None:
-        """Something happened. `text` is what people read (rich markup); None: they need not know."""
+    def event(self, event: str, details: dict[str, Any], words: Words) -> None:
+        """Something happened."""
         if self.as_json:
             self.json({"event": event, **details})
-        elif text is not None:
+        elif (text := words(details)) is not None:
             self.console.print(text)
 
     def json(self, value: object) -> None:

@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 
 from atonce_seed.server import SeedServer
 from dht_atonce.cli.control import Request, Status, serve
 from dht_atonce.cli.join import checked_ips
 from dht_atonce.cli.options import Json, Listen, Port, ProfileDir, UdpPort, default_profile
-from dht_atonce.cli.output import Output
+from dht_atonce.cli.output import Output, escape
 from dht_atonce.cli.running import run
 from dht_atonce.config import NetworkConfig
 from dht_atonce.errors import ControlError
@@ -58,7 +57,7 @@ async def _seed(
     output: Output,
 ) -> int:
     def on_event(event: str, details: dict[str, Any]) -> None:
-        output.event(event, details, _in_words(event, details))
+        output.event(event, details, lambda details: _in_words(event, details))
 
     async with await SeedServer.open(
         folder, network=network, listen=checked_ips(listen), port=port, udp_port=udp_port, on_event=on_event
@@ -72,7 +71,10 @@ async def _seed(
         async with serve(folder, answer):
             url = str(server.url(public_host or _reachable_host(server.address.ip)))
             udp = [str(address) for address in server.node.addresses]
-            words = f"[bold]seed of the network[/] {escape(network.name)!r}, k = {network.k}\n[cyan]{url}[/]"
+
+            def words(details: dict[str, Any]) -> str:
+                return f"[bold]seed of the network[/] {escape(network.name)}, k = {network.k}\n[cyan]{url}[/]"
+
             output.event("seed", {"url": url, "tcp": str(server.address), "udp": udp}, words)
             await asyncio.Event().wait()
     return 0

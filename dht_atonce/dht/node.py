@@ -1,6 +1,7 @@
 """`DhtNode`: a node of the DHT, in IPv4, IPv6 or both."""
 
 import asyncio
+import contextlib
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from dht_atonce.dht.handoff import HandOff
 from dht_atonce.dht.own import OwnRecord, OwnRecords, Signer
 from dht_atonce.dht.routing import RoutingTable
 from dht_atonce.dht.shared import Shared
-from dht_atonce.dht.wire import FindNode
+from dht_atonce.dht.wire import FindNode, Ping
 from dht_atonce.endpoints import Address, Family
 from dht_atonce.errors import ClockWrong, WireError
 from dht_atonce.host import Host
@@ -220,6 +221,17 @@ class DhtNode:
             if await server.ask(contact, request) is None:
                 return False
         return True
+
+    async def ping(self, contacts: list[Contact], timeout_s: float) -> None:
+        """Ask all of `contacts` at once whether they are there; `on_outcome` and the tables hear who is."""
+        waiting = [
+            server.ask(contact, Ping(0, server.protocol.request_id(), server.protocol.flags))
+            for contact in contacts
+            if (server := self.servers.get(contact.address.family)) is not None
+        ]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await asyncio.gather(*waiting)
 
     async def refresh(self, target: bytes) -> int:
         """Look up an id for the sake of the tables. Gives how many nodes answered."""

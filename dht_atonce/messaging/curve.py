@@ -118,5 +118,9 @@ def _raise_file_limit() -> int:
 
 def system_host() -> Host:
     """The machine that this process runs on."""
-    host = Host(links=lambda identity: CurveNet(identity, rng=host.rng))
+
+    def links(identity: Identity, counters: Counter[str] | None = None) -> CurveNet:
+        return CurveNet(identity, counters=counters, rng=host.rng)
+
+    host = Host(links=links)
     return host

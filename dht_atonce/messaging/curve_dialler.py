@@ -5,7 +5,9 @@ monitor tells when its one connection ends.
 """
 
 import asyncio
+import ipaddress
 from collections.abc import Callable
+from contextlib import suppress
 
 import zmq
 
@@ -39,7 +41,10 @@ class OutboundLink(CurveLink):
         self._address = address
         self._on_released = on_released
         try:
+            ipaddress.ip_address(address.ip)  # libzmq would resolve a name in its I/O thread, and block all links
             self._sock = shared.socket(zmq.DEALER, address.family)
+        except ValueError:
+            raise LinkError(f"{address} cannot be dialled: it is no IP address") from None
         except zmq.ZMQError as error:
             raise LinkError(f"no socket left for a link: {error.strerror}") from None
         try:
@@ -48,7 +53,9 @@ class OutboundLink(CurveLink):
             self._sock.set(zmq.HANDSHAKE_IVL, 0)  # the dial has a timeout of its own
             self._monitor = Monitor(self._sock, _EVENTS, self._on_event, shared.config.drain)
             self._sock.connect(zmq_endpoint(address))
-            self._sock.send(VERSION, zmq.NOBLOCK)  # OPEN: waits in the socket until CURVE is through
+            # OPEN waits in the socket until CURVE is through. If the dial has failed by now, the monitor says why.
+            with suppress(zmq.Again):
+                self._sock.send(VERSION, zmq.NOBLOCK)
         except zmq.ZMQError as error:
             if hasattr(self, "_monitor"):
                 self._monitor.close()

@@ -51,7 +51,7 @@ class Shared:
             zmq.HEARTBEAT_IVL: int(config.heartbeat_s * 1000),
             zmq.HEARTBEAT_TIMEOUT: timeout_ms,
             zmq.HEARTBEAT_TTL: timeout_ms,
-            zmq.LINGER: LINGER_MS,
+            zmq.LINGER: 0,  # our own closing gives LINGER_MS; a connection that failed has nothing to wait for
             zmq.IPV6: family is Family.IPV6,
         }
         for option, value in options.items():

@@ -29,12 +29,7 @@ _BACKLOG = 1024
 _OPEN_GRACE_S = 1.0  # after the handshake limit; OPEN travels right behind the handshake
 _CLOSE_GRACE_S = 1.0  # longer than LINGER_MS: for CLOSE to arrive and the dialler to hang up by itself
 
-_EVENTS = (
-    zmq.EVENT_ACCEPTED
-    | zmq.EVENT_DISCONNECTED
-    | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
-    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
-)
+_EVENTS = zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED
 _probe_numbers = itertools.count()
 
 
@@ -80,7 +75,7 @@ class Listener:
             router.set(zmq.ZAP_DOMAIN, ZAP_DOMAIN.encode())
             router.set(zmq.ZAP_ENFORCE_DOMAIN, True)
             router.set(zmq.ROUTER_MANDATORY, True)
-            self._first_id = _first_routing_id(router)
+            self.first_id = _first_routing_id(router)
             self._monitor = Monitor(router, _EVENTS, self._on_event, shared.config.drain)
             # libzmq takes over a socket that we bound: it would make an IPv6 one that takes IPv4's port as well.
             router.set(zmq.USE_FD, listening.fileno())
@@ -97,10 +92,8 @@ class Listener:
     def _on_event(self, event: int, value: int) -> None:
         if event == zmq.EVENT_ACCEPTED:
             self._on_accepted(value)
-        elif event == zmq.EVENT_DISCONNECTED:
-            self._on_disconnected(value)
         else:
-            self._counters["link.handshake_failed"] += 1
+            self._on_disconnected(value)
 
     def _on_accepted(self, fd: int) -> None:
         self._on_disconnected(fd)  # libzmq has said so already, except where it keeps an end to itself
@@ -118,7 +111,9 @@ class Listener:
         if connection is None:
             return
         self._forget(connection)
-        if connection.link is not None and not connection.link.is_closed:
+        if connection.link is None:
+            self._counters["link.never_opened"] += 1
+        elif not connection.link.is_closed:
             # In the next turn, since we may be in the middle of reading the frames that it waits for.
             self._loop.call_soon(connection.link.end_when_dry, self._pump, "the connection is lost")
 
@@ -153,35 +148,28 @@ class Listener:
             routing_id = router.recv(zmq.NOBLOCK)
         except zmq.Again:
             return False
+        # libzmq hands over whole messages only. A Frame says whether more follow for less than asking the socket costs.
+        frame = router.recv(zmq.NOBLOCK, copy=False)
         link = self._links.get(routing_id)
-        if link is None:
-            self._read_stranger(routing_id)
-            return True
-        frame = router.recv(zmq.NOBLOCK)  # libzmq hands over whole messages only
-        if router.get(zmq.RCVMORE):
-            self._drop_rest()
+        if frame.more:
+            self._counters["link.multipart"] += 1
+            while router.get(zmq.RCVMORE):
+                router.recv(zmq.NOBLOCK)
+        elif link is not None:
+            link.receive(frame.bytes)
         else:
-            link.receive(frame)
+            self._read_stranger(routing_id, frame)
         return True
 
-    def _drop_rest(self) -> None:
-        self._counters["link.multipart"] += 1
-        while self._router.get(zmq.RCVMORE):
-            self._router.recv(zmq.NOBLOCK)
-
-    def _read_stranger(self, routing_id: bytes) -> None:
+    def _read_stranger(self, routing_id: bytes, frame: zmq.Frame) -> None:
         """A message over a connection without an open link: OPEN, or nothing that we want."""
-        frame = self._router.recv(zmq.NOBLOCK, copy=False)
-        if frame.more:
-            self._drop_rest()
-            return
         self.refresh()  # descriptors are used again: what we know of this one must not be older than the message
         connection = self._connections.get(frame.get(zmq.SRCFD))
         if connection is None or connection.peer.ip != _plain(_property(frame, "Peer-Address")):
             self._counters["link.stale"] += 1
         elif connection.link is not None:
             self._counters["link.after_close"] += 1
-        elif self._chose_its_id(routing_id, frame):
+        elif _property(frame, "Identity") or not self.is_given(routing_id):
             self._counters["link.routing_id_set"] += 1
             self._cut(connection)
         elif frame.bytes != VERSION:
@@ -202,13 +190,15 @@ class Listener:
             connection.timer.cancel()
         self._on_link(link)
 
-    def _chose_its_id(self, routing_id: bytes, frame: zmq.Frame) -> bool:
-        """Whether this connection has a routing id of its own making, rather than the next in libzmq's count."""
-        # "Identity" ends at the first zero byte: an id that begins with one looks like none, and the count must tell.
-        if _property(frame, "Identity") or len(routing_id) != 5 or routing_id[0] != 0:
-            return True
-        number = int.from_bytes(routing_id[1:], "big") - self._first_id & 0xFFFFFFFF
-        return not 0 < number <= self._accepted
+    def is_given(self, routing_id: bytes) -> bool:
+        """Whether libzmq's count has come to this routing id, so that nobody can have made it up.
+
+        The property "Identity" does not say: it ends at the first zero byte, and an id may begin with one.
+        """
+        if len(routing_id) != 5 or routing_id[0] != 0:
+            return False
+        number = int.from_bytes(routing_id[1:], "big") - self.first_id & 0xFFFFFFFF
+        return 0 < number <= self._accepted
 
     def write(self, routing_id: bytes, frame: bytes) -> bool:
         """Queue a frame for a connection. False: its queue is full, or it is gone."""

@@ -87,8 +87,8 @@ class Monitor:
         endpoint = f"inproc://monitor-{next(_monitor_numbers)}"
         sock.monitor(endpoint, events)
         self._pair: Socket = sock.context.socket(zmq.PAIR)
-        # No bound, on purpose. At the default one, 1,000 events that wait stop libzmq's I/O thread, and it then holds the
-        # lock that closing the socket needs: strangers could hang the loop. They make two events per connection.
+        # No bound, on purpose. At the default one, 1,000 events that wait stop libzmq's I/O thread, which then holds
+        # the lock that closing the socket needs: strangers could hang the loop. They make two events per connection.
         self._pair.set(zmq.RCVHWM, 0)
         self._pair.connect(endpoint)
         self._pump = Pump(self._pair, self._read_one, batch)

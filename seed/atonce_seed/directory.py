@@ -56,6 +56,11 @@ class Directory:
         """All, the one heard of last first: what is saved."""
         return [entry.contact for entry in reversed(self._entries.values())]
 
+    def unheard(self, contacts: list[Contact], now: float) -> list[Contact]:
+        """Those of `contacts` that were last heard of more than `check_s` ago."""
+        entries = ((c, self._entries.get((c.id, c.address.family))) for c in contacts)
+        return [c for c, entry in entries if entry is None or now - entry.seen_at > self._config.check_s]
+
     def pick(self, family: Family, newcomer: bytes, now: float) -> list[Contact]:
         """Contacts for the newcomer with that `NodeId`: at most `max_contacts`, those heard of lately before others,
         spread evenly over the id space, and always the one that came last."""

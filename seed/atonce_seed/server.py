@@ -7,8 +7,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from dht_atonce.messaging.curve import system_host
-
 from atonce_seed.directory import Directory, Traffic
 from atonce_seed.handshake import Admit, Handshake, Reject, Reply, SeedFacts
 from dht_atonce.codec import encode
@@ -21,6 +19,7 @@ from dht_atonce.errors import ProfileError
 from dht_atonce.host import Host
 from dht_atonce.links import Link, LinkNet, LinkPort
 from dht_atonce.listening import ANYWHERE, listen_links, listen_udp
+from dht_atonce.messaging.curve import system_host
 from dht_atonce.profile import Profile
 from dht_atonce.tasks import TaskGroup
 
@@ -60,7 +59,7 @@ class SeedServer:
         self._host = host
         self._config = config
         self._on_event = on_event
-        self._links: LinkNet = host.links(profile.identity)
+        self._links: LinkNet = host.links(profile.identity, self.counters)
         self._ports: list[LinkPort] = []
         self._facts: SeedFacts
         self._handshakes: dict[Link, asyncio.TimerHandle] = {}
@@ -250,24 +249,36 @@ class SeedServer:
         else:
             for contact in newcomer.values():
                 self.directory.on_live(contact, shared.now())
-        picked = {
-            family: [
-                pack_contact(contact) for contact in self.directory.pick(family, self._node_id(newcomer), shared.now())
-            ]
-            for family in Family
-        }
+        picked = await self._pick(self._node_id(newcomer))
         self.counters["seed.admitted"] += 1
         if any(picked.values()):
             self.traffic.on_contacts_given(admit.record.incarnation)
-        link.send(encode(Ok(0, picked[Family.IPV4], picked[Family.IPV6])))
+        ipv4, ipv6 = ([pack_contact(contact) for contact in picked[family]] for family in Family)
+        link.send(encode(Ok(0, ipv4, ipv6)))
         link.close()
         self._drop(link)
         self._emit(
             "admitted",
             peer=str(admit.record.peer_id),
-            contacts=len(picked[Family.IPV4]) + len(picked[Family.IPV6]),
+            contacts=sum(map(len, picked.values())),
             listed=len(self.directory),
         )
+
+    async def _pick(self, newcomer: bytes) -> dict[Family, list[Contact]]:
+        """Contacts that are live: whoever was not heard of in the last seconds is asked first, and who is silent is
+        replaced once."""
+        shared = self.node.shared
+        for _ in range(2):
+            picked = {family: self.directory.pick(family, newcomer, shared.now()) for family in Family}
+            unheard = self.directory.unheard([c for contacts in picked.values() for c in contacts], shared.now())
+            if not unheard:
+                break
+            await self.node.ping(unheard, self._config.check_timeout_s)
+            silent = set(self.directory.unheard(unheard, shared.now()))
+            picked = {family: [c for c in contacts if c not in silent] for family, contacts in picked.items()}
+            if any(picked.values()):
+                break
+        return picked
 
     @staticmethod
     def _node_id(newcomer: dict[Family, Contact]) -> bytes:

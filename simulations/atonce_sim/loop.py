@@ -5,13 +5,11 @@ import selectors
 from collections.abc import Coroutine, Mapping
 from typing import Any, NoReturn, TypeVar
 
-__all__ = ["Deadlock", "VirtualLoop", "run"]
+from dht_atonce.errors import Deadlock
+
+__all__ = ["VirtualLoop", "run"]
 
 T = TypeVar("T")
-
-
-class Deadlock(RuntimeError):
-    """Nothing is scheduled any more, and what was waited for cannot come."""
 
 
 class _NoSelector(selectors.BaseSelector):

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -87,7 +87,7 @@ class VirtualHost(Host):
             rng=random.Random(f"{world.seed}/{number}"),
         )
 
-    def _links(self, identity: Identity) -> "_VirtualLinks":
+    def _links(self, identity: Identity, counters: Counter[str] | None = None) -> "_VirtualLinks":
         return _VirtualLinks(self.world, self.ip, identity)
 
 
