@@ -108,6 +108,8 @@ class DhtConfig:
     max_records: int = 20_000
     refresh_s: float = 900.0
     """A bucket in which no lookup of our own ended for so long is refreshed."""
+    handoff_senders: int = 3
+    """Only so many of the holders nearest to a key hand its record to a newcomer: k would send it k times, one may be dead."""
     handoff_per_s: float = 20.0
     max_handoff_queue: int = 10_000
     max_lookups: int = 64

@@ -5,6 +5,7 @@ and without publishing anything.
 """
 
 import contextlib
+import os
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -14,67 +15,93 @@ import typer
 
 from dht_atonce.cli.answers import answer
 from dht_atonce.cli.control import ControlClient, Lookup, Send, Status
-from dht_atonce.cli.join import checked_ips
-from dht_atonce.cli.options import Json, Listen, Network, ProfileDir, Seeds, default_profile
-from dht_atonce.cli.output import Output, escape
+from dht_atonce.cli.options import (
+    Json,
+    Listen,
+    NetworkName,
+    ProfileDir,
+    Seeds,
+    check_way_in,
+    checked_ips,
+    checked_network,
+    folder_of,
+)
+from dht_atonce.cli.output import Output, count, escape
 from dht_atonce.cli.running import run
+from dht_atonce.config import MessagingConfig
 from dht_atonce.errors import ControlError, MessageTooLarge, PeerOffline, PeerUnknown
 from dht_atonce.identity import PeerId
 from dht_atonce.peer import Peer
 
 __all__ = ["lookup", "send", "status"]
 
-_MAX_MESSAGE = 60_000
+_MOST = MessagingConfig().max_message_bytes
 
-PeerArgument = Annotated[str, typer.Argument(metavar="PEER", help="The PeerId, 56 characters.", show_default=False)]
+PeerArgument = Annotated[str, typer.Argument(metavar="PEERID", help="Who: 56 characters.", show_default=False)]
 
 
 def lookup(
     peer: PeerArgument,
     profile: ProfileDir = None,
     seed: Seeds = None,
-    network: Network = None,
+    network: NetworkName = None,
     listen: Listen = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Wait until the nearest nodes agree on the newest.")] = False,
     json: Json = False,
 ) -> None:
-    """Find a peer: its status and addresses."""
-    folder = profile or default_profile()
-    run(_lookup(PeerIdArgument(peer), folder, seed, network, listen, fresh, Output(as_json=json)))
+    """Find a peer: its status and addresses.
+
+    Uses the running peer of the profile; if there is none, takes part for a moment.
+    """
+    who = PeerId.parse(peer)
+    asking = _asking(folder_of(profile), seed, network, listen)
+    run(_lookup(who, asking, fresh, Output(as_json=json)))
 
 
 def send(
     peer: PeerArgument,
     text: Annotated[
         str | None,
-        typer.Argument(metavar="[TEXT]", help="The message; without it, standard input.", show_default=False),
+        typer.Argument(metavar="TEXT", help="The message. Without it, standard input to its end.", show_default=False),
     ] = None,
     profile: ProfileDir = None,
     seed: Seeds = None,
-    network: Network = None,
+    network: NetworkName = None,
     listen: Listen = None,
-    timeout: Annotated[float, typer.Option(min=0.1, max=3600, help="Seconds to wait for the acknowledgement.")] = 10.0,
+    timeout: Annotated[
+        float,
+        typer.Option(metavar="SECONDS", min=0.1, max=3600, help="How long to wait for the acknowledgement."),
+    ] = 10.0,
     json: Json = False,
 ) -> None:
-    """Send a message, and return when it is in the queue of the other side's app."""
-    folder = profile or default_profile()
-    run(_send(PeerIdArgument(peer), text, folder, seed, network, listen, timeout, Output(as_json=json)))
+    """Send a message of at most 60,000 bytes; returns when it is in the queue of the other side's app.
+
+    Uses the running peer of the profile; if there is none, takes part for a moment.
+    """
+    who = PeerId.parse(peer)
+    asking = _asking(folder_of(profile), seed, network, listen)
+    # Before the loop runs: reading would block it, and with it Ctrl-C.
+    data = _standard_input() if text is None else text.encode(errors="surrogateescape")
+    if len(data) > _MOST:
+        raise MessageTooLarge(f"a message has at most {_MOST} bytes; send it in parts")
+    run(_send(who, data, asking, timeout, Output(as_json=json)))
 
 
 def status(profile: ProfileDir = None, json: Json = False) -> None:
     """Show how the running peer or seed of a profile is."""
-    run(_status(profile or default_profile(), Output(as_json=json)))
+    # Without a profile, whichever of the two default ones is in use.
+    folders = [folder_of(profile)] if profile is not None else [folder_of(None), folder_of(None, "seed")]
+    run(_status(folders, Output(as_json=json)))
 
 
-class PeerIdArgument:
-    """A PeerId that is parsed inside of `run`, so that a typo is a one-line error like any other."""
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-
-    def parse(self) -> PeerId:
-        """Raises `PeerIdError`."""
-        return PeerId.parse(self._text)
+def _standard_input() -> bytes:
+    """What there is to send; one byte more than a message may have tells that it is too large."""
+    if sys.stdin.isatty():
+        print("type the message, then Ctrl-D", file=sys.stderr)
+    data = b""
+    while len(data) <= _MOST and (more := os.read(sys.stdin.fileno(), _MOST + 1 - len(data))):
+        data += more
+    return data
 
 
 @contextlib.asynccontextmanager
@@ -82,6 +109,7 @@ async def _asking(
     folder: Path, seeds: list[str] | None, network: str | None, listen: list[str] | None
 ) -> AsyncIterator[Any]:
     """Something to `ask`: the running process of the profile, or a peer of our own for as long as it takes."""
+    ips, network = checked_ips(listen), checked_network(network)
     client = await ControlClient.connect(folder)
     if client is not None:
         try:
@@ -89,23 +117,13 @@ async def _asking(
         finally:
             client.close()
         return
-    async with Peer.open(
-        folder, seeds=seeds or (), network=network, listen=checked_ips(listen), transient=True
-    ) as peer:
+    check_way_in(folder, seeds)
+    async with Peer.open(folder, seeds=seeds or (), network=network, listen=ips, transient=True) as peer:
         yield lambda request: answer(peer, request)
 
 
-async def _lookup(
-    argument: PeerIdArgument,
-    folder: Path,
-    seeds: list[str] | None,
-    network: str | None,
-    listen: list[str] | None,
-    fresh: bool,
-    output: Output,
-) -> int:
-    who = argument.parse()
-    async with _asking(folder, seeds, network, listen) as ask:
+async def _lookup(who: PeerId, asking: contextlib.AbstractAsyncContextManager[Any], fresh: bool, output: Output) -> int:
+    async with asking as ask:
         reply = await ask(Lookup(str(who), fresh))
     record = reply["record"]
     if record is None:
@@ -114,41 +132,38 @@ async def _lookup(
         raise PeerOffline(f"{who.short}… has said goodbye")
     if output.as_json:
         output.json(reply)
-    else:
-        where = ", ".join(record["endpoints"]) or "nowhere: it cannot be dialled"
-        how = "from our own store" if reply["local"] else f"{reply['requests']} nodes asked"
-        output.console.print(f"[green]{escape(record['status'])}[/] at {where}")
-        output.console.print(f"[dim]{how}, {reply['elapsed_ms']:.1f} ms[/]")
+        return 0
+    where = ", ".join(record["endpoints"]) or "no address: it cannot be dialled"
+    how = "from our own store" if reply["local"] else f"{count(reply['requests'], 'node')} asked"
+    output.console.print(f"[green]{escape(record['status'])}[/] at {where}")
+    output.console.print(f"[dim]{how}, {reply['elapsed_ms']:.1f} ms[/]")
     return 0
 
 
 async def _send(
-    argument: PeerIdArgument,
-    text: str | None,
-    folder: Path,
-    seeds: list[str] | None,
-    network: str | None,
-    listen: list[str] | None,
+    who: PeerId,
+    data: bytes,
+    asking: contextlib.AbstractAsyncContextManager[Any],
     timeout_s: float,
     output: Output,
 ) -> int:
-    who = argument.parse()
-    data = text.encode() if text is not None else sys.stdin.buffer.read(_MAX_MESSAGE + 1)
-    if len(data) > _MAX_MESSAGE:
-        raise MessageTooLarge(f"a message has at most {_MAX_MESSAGE} bytes")
-    async with _asking(folder, seeds, network, listen) as ask:
+    async with asking as ask:
         reply = await ask(Send(str(who), data, timeout_s))
     if output.as_json:
         output.json({"delivered": True, "peer": str(who), **reply})
     else:
-        output.console.print(f"[green]delivered[/] [dim]{reply['elapsed_ms']:.1f} ms[/]")
+        output.console.print(f"[green]delivered[/] to {who.short}… [dim]in {reply['elapsed_ms']:.1f} ms[/]")
     return 0
 
 
-async def _status(folder: Path, output: Output) -> int:
-    client = await ControlClient.connect(folder)
-    if client is None:
-        raise ControlError(f"nothing runs with the profile {folder}")
+async def _status(folders: list[Path], output: Output) -> int:
+    for folder in folders:
+        client = await ControlClient.connect(folder)
+        if client is not None:
+            break
+    else:
+        names = " or ".join(str(folder) for folder in folders)
+        raise ControlError(f"nothing runs with the profile {names}, or it is not in yet; see: atonce join --help")
     try:
         reply = await client.ask(Status())
     finally:
@@ -157,8 +172,10 @@ async def _status(folder: Path, output: Output) -> int:
         output.json(reply)
         return 0
     counters = reply.pop("counters")
-    for name, value in reply.items():
-        output.console.print(f"[bold]{name.replace('_', ' '):22}[/] {escape(str(value))}")
+    for name, value in {**reply, "profile": str(folder)}.items():
+        shown = ", ".join(map(str, value)) if isinstance(value, list) else "-" if value is None else str(value)
+        output.console.print(f"[bold]{name.replace('_', ' '):22}[/] {escape(shown)}")
+    output.console.print("[dim]what it counted:[/]")
     for name, value in counters.items():
-        output.console.print(f"[dim]{name:22} {value}[/]")
+        output.console.print(f"[dim]  {name:24} {value}[/]")
     return 0

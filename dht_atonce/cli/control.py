@@ -7,7 +7,7 @@ answered in order; several connections are served side by side.
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +22,9 @@ __all__ = ["ControlClient", "Lookup", "Request", "Send", "Status", "serve"]
 SOCKET = "control.sock"
 _MAX_LINE = 256 * 1024
 _MAX_CONNECTIONS = 64
+_MAX_PATH = 100  # bytes; the kernel allows 108, macOS 104
+_SEND_S = 10.0  # what the library waits for if a Send says nothing
+_SPARE_S = 5.0  # beyond what an answer may take: the process may be busy, or stopped
 
 PeerText = Annotated[str, Meta(max_length=64)]
 
@@ -29,12 +32,22 @@ PeerText = Annotated[str, Meta(max_length=64)]
 class Status(msgspec.Struct, tag="status", tag_field="op"):
     """How are you?"""
 
+    @property
+    def patience_s(self) -> float:
+        """How long the answer may take."""
+        return _SPARE_S
+
 
 class Lookup(msgspec.Struct, tag="lookup", tag_field="op"):
     """Look up a peer."""
 
     peer: PeerText
     fresh: bool = False
+
+    @property
+    def patience_s(self) -> float:
+        """How long the answer may take: one lookup, and others before it."""
+        return 30.0 + _SPARE_S
 
 
 class Send(msgspec.Struct, tag="send", tag_field="op"):
@@ -44,6 +57,11 @@ class Send(msgspec.Struct, tag="send", tag_field="op"):
     data: bytes
     timeout_s: Annotated[float, Meta(gt=0, le=3600)] | None = None
 
+    @property
+    def patience_s(self) -> float:
+        """How long the answer may take."""
+        return (self.timeout_s or _SEND_S) + _SPARE_S
+
 
 Request = Status | Lookup | Send
 Handler = Callable[[Request], Awaitable[dict[str, Any]]]
@@ -51,14 +69,20 @@ Handler = Callable[[Request], Awaitable[dict[str, Any]]]
 _DECODER = msgspec.json.Decoder(Request)
 
 
-def _reachable(folder: Path) -> tuple[str, int | None]:
-    """A path for the socket that fits into the 108 bytes that the kernel allows, and a descriptor to close
-    afterwards."""
+@contextlib.contextmanager
+def _reachable(folder: Path) -> Iterator[str]:
+    """A path for the socket that fits into the bytes that the kernel allows, valid within the block."""
     path = str(folder / SOCKET)
-    if len(os.fsencode(path)) < 100:
-        return path, None
+    if len(os.fsencode(path)) < _MAX_PATH:
+        yield path
+        return
+    if not os.path.isdir("/proc/self/fd"):
+        raise ControlError(f"the path {folder} is too long for a control socket; choose a shorter one for the profile")
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    return f"/proc/self/fd/{fd}/{SOCKET}", fd
+    try:
+        yield f"/proc/self/fd/{fd}/{SOCKET}"
+    finally:
+        os.close(fd)
 
 
 @contextlib.asynccontextmanager
@@ -74,31 +98,36 @@ async def serve(folder: Path, handler: Handler) -> AsyncIterator[None]:
         try:
             if len(connections) <= _MAX_CONNECTIONS:
                 await _converse(reader, writer, handler)
+            else:
+                _reply_error(writer, "this process has as many control connections as it serves; try again later")
         except (ConnectionError, asyncio.CancelledError):
             pass
+        except Exception as error:
+            _reply_error(writer, f"internal: {type(error).__name__}: {error}; please report it")
+            raise  # to the loop's exception handler
         finally:
             connections.pop(task, None)
             writer.close()
 
-    (folder / SOCKET).unlink(missing_ok=True)  # of a process that was killed: we hold the profile's lock
-    path, fd = _reachable(folder)
-    try:
-        server = await asyncio.start_unix_server(on_connection, path, limit=_MAX_LINE)
-    except OSError as error:
-        raise ControlError(f"the control socket in {folder} cannot be made: {error.strerror or error}") from None
-    finally:
-        if fd is not None:
-            os.close(fd)
-    (folder / SOCKET).chmod(0o600)
-    try:
-        yield
-    finally:
-        server.close()
-        for task in list(connections):
-            task.cancel()
-        if connections:
-            await asyncio.wait(list(connections))
-        (folder / SOCKET).unlink(missing_ok=True)
+    socket = folder / SOCKET
+    with contextlib.ExitStack() as stack:  # asyncio uses the path once more when it closes the server
+        try:
+            socket.unlink(missing_ok=True)  # of a process that was killed: we hold the profile's lock
+            path = stack.enter_context(_reachable(folder))
+            server = await asyncio.start_unix_server(on_connection, path, limit=_MAX_LINE)
+            socket.chmod(0o600)
+        except OSError as error:
+            raise ControlError(f"the control socket in {folder} cannot be made: {error.strerror or error}") from None
+        try:
+            yield
+        finally:
+            server.close()
+            for task in list(connections):
+                task.cancel()
+            if connections:
+                await asyncio.wait(list(connections))
+            with contextlib.suppress(OSError):
+                socket.unlink(missing_ok=True)
 
 
 async def _converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, handler: Handler) -> None:
@@ -106,17 +135,23 @@ async def _converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, 
         try:
             line = await reader.readline()
         except ValueError:
-            return  # a line longer than any request
+            _reply_error(writer, f"not a request: a line has at most {_MAX_LINE} bytes")
+            return
         if not line:
             return
         try:
             reply = {"ok": True, **await handler(_DECODER.decode(line))}
-        except msgspec.DecodeError as error:
-            reply = {"ok": False, "kind": "ControlError", "error": f"not a request: {error}"}
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            _reply_error(writer, f"not a request: {error}")
         except AtOnceError as error:
-            reply = {"ok": False, "kind": type(error).__name__, "error": str(error)}
-        writer.write(msgspec.json.encode(reply) + b"\n")
+            _reply_error(writer, str(error), type(error).__name__)
+        else:
+            writer.write(msgspec.json.encode(reply) + b"\n")
         await writer.drain()
+
+
+def _reply_error(writer: asyncio.StreamWriter, text: str, kind: str = ControlError.__name__) -> None:
+    writer.write(msgspec.json.encode({"ok": False, "kind": kind, "error": text}) + b"\n")
 
 
 class ControlClient:
@@ -128,35 +163,48 @@ class ControlClient:
 
     @classmethod
     async def connect(cls, folder: Path) -> "ControlClient | None":
-        """The running process of the profile in `folder`; None if there is none."""
-        if not (folder / SOCKET).exists():
-            return None
-        path, fd = _reachable(folder)
+        """The running process of the profile in `folder`; None if there is none. Raises `ControlError`."""
         try:
-            return cls(*await asyncio.open_unix_connection(path, limit=_MAX_LINE))
+            if not (folder / SOCKET).exists():
+                return None
+            with _reachable(folder) as path:
+                return cls(*await asyncio.open_unix_connection(path, limit=_MAX_LINE))
         except (ConnectionError, FileNotFoundError):
             return None
         except OSError as error:
-            raise ControlError(f"the control socket in {folder} cannot be used: {error.strerror}") from None
-        finally:
-            if fd is not None:
-                os.close(fd)
+            raise ControlError(f"the control socket in {folder} cannot be used: {error.strerror or error}") from None
 
     async def ask(self, request: Request) -> dict[str, Any]:
-        """The answer. Raises what the running process raised, or `ControlError` if it is gone."""
+        """The answer. Raises what the running process raised, or `ControlError` if it is gone or does not answer."""
         try:
-            self._writer.write(msgspec.json.encode(request) + b"\n")
-            await self._writer.drain()
-            line = await self._reader.readline()
+            async with asyncio.timeout(request.patience_s):
+                self._writer.write(msgspec.json.encode(request) + b"\n")
+                await self._writer.drain()
+                line = await self._reader.readline()
+        except TimeoutError:
+            self.close()  # the answer may yet come, and would be taken for that to the next question
+            raise ControlError(
+                f"the running process has not answered within {request.patience_s:g} s; if it is stuck, end it"
+            ) from None
         except ConnectionError:
             line = b""
-        if not line:
-            raise ControlError("the running process ended before it answered")
-        reply: dict[str, Any] = msgspec.json.decode(line)
-        if not reply.pop("ok"):
-            kind = getattr(errors, reply["kind"], ControlError)
-            raise kind(reply["error"])
+        if not line.endswith(b"\n"):
+            raise ControlError("the running process ended before it answered; start it again")
+        try:
+            reply: dict[str, Any] = msgspec.json.decode(line)
+            succeeded = reply.pop("ok")
+            kind, text = reply.get("kind", ""), reply.get("error", "")
+        except (msgspec.DecodeError, KeyError, AttributeError):
+            raise ControlError("the running process is of another version; start it again") from None
+        if not succeeded:
+            raise _error(kind, text)
         return reply
 
     def close(self) -> None:
         self._writer.close()
+
+
+def _error(kind: str, text: str) -> AtOnceError:
+    """The error that the running process raised."""
+    error = getattr(errors, kind, None) if kind in errors.__all__ else None
+    return (error or ControlError)(text)

@@ -1,6 +1,8 @@
 """`atonce join`: run a peer and print what happens."""
 
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,99 +10,152 @@ import typer
 
 from dht_atonce.cli.answers import answer
 from dht_atonce.cli.control import serve
-from dht_atonce.cli.options import Json, Listen, Network, Port, ProfileDir, Seeds, UdpPort, default_profile
-from dht_atonce.cli.output import Output, escape
+from dht_atonce.cli.live import LiveOutput
+from dht_atonce.cli.options import (
+    Json,
+    Listen,
+    NetworkName,
+    Port,
+    ProfileDir,
+    Seeds,
+    UdpPort,
+    check_way_in,
+    checked_ips,
+    checked_network,
+    checked_port,
+    folder_of,
+)
+from dht_atonce.cli.output import count, escape
 from dht_atonce.cli.running import run
 from dht_atonce.config import NetworkConfig
-from dht_atonce.endpoints import parse_address
-from dht_atonce.listening import ANYWHERE
 from dht_atonce.peer import Peer
 
-__all__ = ["checked_ips", "join"]
+__all__ = ["join"]
 
 
 def join(
     profile: ProfileDir = None,
     seed: Seeds = None,
-    network: Network = None,
+    network: NetworkName = None,
     listen: Listen = None,
     port: Port = 0,
     udp_port: UdpPort = 0,
-    keep_trying: Annotated[bool, typer.Option(help="Go on trying if nobody answers.")] = False,
-    alone: Annotated[bool, typer.Option(help="Begin a network if there is no other way in.")] = False,
-    k: Annotated[int, typer.Option("--k", min=1, max=64, help="With --alone: replicas of a record.")] = 20,
-    local: Annotated[bool, typer.Option(help="With --alone: a network on one machine or LAN.")] = False,
+    keep_trying: Annotated[bool, typer.Option("--keep-trying", help="Go on trying if nobody answers.")] = False,
+    alone: Annotated[bool, typer.Option("--alone", help="Begin a network if there is no other way in.")] = False,
+    k: Annotated[
+        int | None,
+        typer.Option("--k", metavar="K", min=1, max=64, help="With --alone: copies of each record. Default: 20."),
+    ] = None,
+    local: Annotated[bool, typer.Option("--local", help="With --alone: a network on one machine or LAN.")] = False,
     json: Json = False,
 ) -> None:
-    """Run a peer: be found, print messages as they come. Ctrl-C says goodbye and ends."""
-    chosen: NetworkConfig | str | None = network
+    """Run a peer: be found, print messages as they come. Ctrl-C says goodbye and ends.
+
+    The first time, name a seed. Afterwards the profile knows peers to come back by.
+    """
+    folder = folder_of(profile)
+    chosen: NetworkConfig | str | None = checked_network(network)
     if alone:
-        chosen = NetworkConfig(name=network or "atonce", k=k, local=local)
-    run(
-        _join(
-            profile or default_profile(), seed, chosen, listen, port, udp_port, keep_trying, alone, Output(as_json=json)
-        )
-    )
+        begun = NetworkConfig(local=local)
+        chosen = replace(begun, name=network or begun.name, k=k or begun.k)
+    else:
+        if k is not None or local:
+            raise typer.BadParameter("--k and --local go with --alone; of a network that there is, its seed tells them")
+        check_way_in(folder, seed)
+    ports = checked_port(port, "--port"), checked_port(udp_port, "--udp-port")
+    main = _join(folder, seed, chosen, checked_ips(listen), ports, keep_trying, alone, json)
+    run(main, until_signal=True)
 
 
 async def _join(
     folder: Path,
     seeds: list[str] | None,
     network: NetworkConfig | str | None,
-    listen: list[str] | None,
-    port: int,
-    udp_port: int,
+    listen: tuple[str, ...],
+    ports: tuple[int, int],
     keep_trying: bool,
     alone: bool,
-    output: Output,
+    as_json: bool,
 ) -> int:
     began = time.perf_counter()
+    in_words = _Words(alone)
 
     def on_event(event: str, details: dict[str, Any]) -> None:
         details["elapsed_ms"] = round((time.perf_counter() - began) * 1000, 1)
-        output.event(event, details, lambda details: _in_words(event, details))
+        output.event(event, details, in_words.of(event))
 
     async with (
+        LiveOutput(as_json=as_json) as output,
         Peer.open(
             folder,
             seeds=seeds or (),
             network=network,
-            listen=checked_ips(listen),
-            port=port,
-            udp_port=udp_port,
+            listen=listen,
+            port=ports[0],
+            udp_port=ports[1],
             alone=alone,
             keep_trying=keep_trying,
             on_event=on_event,
         ) as peer,
         serve(folder, lambda request: answer(peer, request)),
     ):
-        output.event("ready", {"peer": str(peer.id)}, lambda _: f"[bold]this peer is[/] [cyan]{peer.id}[/]")
+        output.event("ready", {"peer": str(peer.id), "profile": str(folder)}, in_words.of("ready"))
         async for message in peer.messages():
-            details = {"sender": str(message.sender), "data": message.data}
-            output.event("message", details, _message_in_words)
+            output.event("message", {"sender": str(message.sender), "data": message.data}, in_words.of("message"))
+            await output.room()
     return 0
 
 
-def checked_ips(listen: list[str] | None) -> tuple[str, ...]:
-    """The addresses to bind. Raises `EndpointError`."""
-    return tuple(parse_address(ip, default_port=0).ip for ip in listen) if listen else ANYWHERE
+class _Words:
+    """Tells people what happens to their peer."""
 
+    def __init__(self, alone: bool) -> None:
+        self._alone = alone
 
-def _message_in_words(details: dict[str, Any]) -> str:
-    return f"[cyan]{details['sender'][:8]}…[/] {escape(details['data'].decode(errors='replace'))}"
+    def of(self, event: str) -> Callable[[dict[str, Any]], str | None]:
+        """The words for an event of this name; for one that people need not know, none."""
+        words: Callable[[dict[str, Any]], str | None] | None = getattr(self, f"_{event}", None)
+        return words or (lambda _: None)
 
+    def _listening(self, details: dict[str, Any]) -> str:
+        return f"[dim]listening: UDP {', '.join(details['udp'])}, TCP {', '.join(details['tcp'])}[/]"
 
-def _in_words(event: str, details: dict[str, Any]) -> str | None:
-    match event:
-        case "listening":
-            return f"[dim]listening: UDP {', '.join(details['udp'])}, TCP {', '.join(details['tcp'])}[/]"
-        case "entered":
-            tried = "".join(f"\n[yellow]  {escape(line)}[/]" for line in details["tried"])
-            return f"[green]in the network[/] by {details['way']}: {details['answered']} nodes answered{tried}"
-        case "published":
-            return f"[dim]published: {details['confirmed']} of {details['asked']} nodes confirmed[/]"
-        case "first_contact":
-            return f"[dim]first live contact; {details['known']} nodes known[/]"
-        case "still_alone" | "warning" | "identity_in_use":
-            return f"[yellow]{escape(details['message'])}[/]"
-    return None
+    def _entered(self, details: dict[str, Any]) -> str:
+        tried = "".join(f"\n[yellow]  before that: {escape(line)}[/]" for line in details["tried"])
+        self._alone = not details["answered"]
+        if self._alone:
+            return f"[green]in the network[/], and the first one here: the seed will tell others of this peer{tried}"
+        return f"[green]in the network[/] by {details['way']}: {count(details['answered'], 'node')} answered{tried}"
+
+    def _published(self, details: dict[str, Any]) -> str | None:
+        if not details["asked"]:
+            return None
+        return f"[dim]published: {details['confirmed']} of {count(details['asked'], 'node')} confirmed[/]"
+
+    def _first_contact(self, details: dict[str, Any]) -> str | None:
+        return f"[green]not alone any more[/]: {count(details['known'], 'node')} known" if self._alone else None
+
+    def _still_alone(self, details: dict[str, Any]) -> str:
+        again_s = details.get("again_s")
+        if again_s is not None:
+            return f"[yellow]still alone: {escape(details['message'])}; again in about {again_s} s[/]"
+        if self._alone:
+            return "[yellow]nobody else is here: this peer begins the network[/]"
+        return f"[yellow]{escape(details['message'])}; trying again[/]"
+
+    def _warning(self, details: dict[str, Any]) -> str:
+        return f"[yellow]{escape(details['message'])}[/]"
+
+    _identity_in_use = _warning
+
+    def _ready(self, details: dict[str, Any]) -> str:
+        return (
+            f"[bold]this peer is[/] [cyan]{details['peer']}[/]\n"
+            f"[dim]profile {escape(details['profile'])}; messages appear below, Ctrl-C says goodbye and ends[/]"
+        )
+
+    def _message(self, details: dict[str, Any]) -> str:
+        # Each line on its own, and marked: no message can look like anything but a message.
+        first, *more = details["data"].decode(errors="replace").splitlines() or [""]
+        lines = [f"[cyan]{details['sender'][:8]}…[/] {escape(first)}", *(f"{' ' * 9} {escape(line)}" for line in more)]
+        return "\n".join(lines)

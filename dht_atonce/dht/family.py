@@ -75,10 +75,14 @@ class FamilyServer(StockServer):
         *,
         start: list[Contact] | None = None,
         wants_record: bool = False,
+        all_nearest: bool = False,
         want: int = 0,
         max_requests: int | None = None,
     ) -> Crawl:
-        """Start a lookup of `target` (20 B) from `start` or from our table."""
+        """Start a lookup of `target` (20 B) from `start` or from our table.
+
+        Once a record is found, a few of the nearest that agree are enough, unless `all_nearest` are to be found.
+        """
         shared, long_target = self._shared, int.from_bytes(target, "big")
         k = shared.network.k
         known = self.router.find_neighbors(long_target, k, failing=True) if start is None else start
@@ -87,7 +91,7 @@ class FamilyServer(StockServer):
             known,
             own_id=shared.node_key.id,
             need=k,
-            need_with_record=min(k, shared.config.agreement),
+            need_with_record=k if all_nearest else min(k, shared.config.agreement),
             now=shared.now(),
             config=shared.config,
             max_requests=max_requests,
@@ -96,6 +100,10 @@ class FamilyServer(StockServer):
         crawl = Crawl(self.protocol, shared, self.family, lookup, target, wants_record=wants_record, want=want)
         crawl.done.add_done_callback(lambda _: self.router.on_lookup_done(long_target, shared.now()))
         return crawl
+
+    def nearest_to_us(self) -> list[Contact]:
+        """Our neighbours, as far as our table knows."""
+        return self.router.find_neighbors(int.from_bytes(self._shared.node_key.id, "big"), failing=True)
 
     async def bootstrap(self, addrs: list[Contact], want: int = 0) -> Crawl:
         """Find our place, starting from these contacts: look up our own id, then ask each who answered for a seat."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -32,6 +33,7 @@ __all__ = ["DhtNode", "FindResult", "PublishResult"]
 AnyRecord = PresenceRecord | ValueRecord
 
 _TIDY_S = 30.0  # between two looks for what has expired
+_SETTLED_S = 60.0  # after a join, at the latest, we look for those who joined near us at the same time
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +114,7 @@ class DhtNode:
         self._wake = asyncio.Event()
         self._lookups = asyncio.Semaphore(self.shared.config.max_lookups)
         self._crawls: dict[Crawl, None] = {}
+        self._look_around_at = math.inf
 
     # --- life ---
 
@@ -197,6 +200,7 @@ class DhtNode:
             named = [c for crawl in crawls for c in crawl.other_contacts.values() if c.address.family is server.family]
             if named and not len(server.router):
                 crawls.append(await server.bootstrap(named))
+        self._look_around_at = self.shared.now() + self._rng.uniform(0.5, 1.0) * _SETTLED_S
         self._wake.set()
         return sum(len(crawl.lookup.answered()) for crawl in crawls)
 
@@ -258,9 +262,9 @@ class DhtNode:
         async with self._lookups:
             crawls = [self._find_in(server, key) for server in self.servers.values()]
             record, crawl = await self._newest(crawls) if fresh else await self._first(crawls)
-        local = held is not None and not is_newer(held, record) if record is None else False
-        if held is not None and is_newer(held, record):
-            record, local = held, True
+        local = held is not None and is_newer(held, record)
+        if local:
+            record = held
         requests = sum(crawl.lookup.requests for crawl in crawls)
         hops = crawl.lookup.record_hops if crawl is not None and not local else 0
         return FindResult(record, local, hops, requests, self.shared.now() - began)
@@ -363,28 +367,41 @@ class DhtNode:
         if shared.skew.is_hopeless:
             raise ClockWrong("this machine's clock differs by more than a day from all others; set it right")
         generation = self.own.on_publishing(own)
-        found_seq = 0
-        if own.record is None and self.known_nodes:
-            found = (await self.find(key, fresh=True)).record
-            found_seq = found.seq if found is not None else 0
-        record = self.own.renew(own, shared.wall(), found_seq)
-        shared.store.keep(record, shared.wall())
-        asked, newer = await self._store_round(key, record)
+        # The first time in a run, the way to the nearest nodes also tells what an earlier run of ours left there: a
+        # restored backup or a clock set back must not make us fall silent.
+        crawls = await self._find_nearest(key, wants_record=own.record is None)
+        found = max((c.lookup.record.seq for c in crawls.values() if c.lookup.record is not None), default=0)
+        asked, newer = await self._store(crawls, key, self._renew(own, found))
         if newer is not None:
             self._check_conflict(newer)
-            record = self.own.renew(own, shared.wall(), newer.seq)
-            shared.store.keep(record, shared.wall())
-            asked, _ = await self._store_round(key, record)
+            asked, _ = await self._store(crawls, key, self._renew(own, newer.seq))
         self.own.on_published(own, generation, shared.now(), known=self.known_nodes)
         self._wake.set()
         return PublishResult(len(own.confirmed), asked, home=True)
 
-    async def _store_round(self, key: bytes, record: AnyRecord) -> tuple[int, AnyRecord | None]:
-        asked, newer = 0, None
-        for server in self.servers.values():
-            crawl = server.crawl(key, max_requests=self.shared.config.publish_max_requests)
+    def _renew(self, own: OwnRecord, found_seq: int) -> AnyRecord:
+        wall = self.shared.wall()
+        record = self.own.renew(own, wall, found_seq)
+        self.shared.store.keep(record, wall)
+        return record
+
+    async def _find_nearest(self, key: bytes, *, wants_record: bool) -> dict[FamilyServer, Crawl]:
+        most = self.shared.config.publish_max_requests
+        crawls = {
+            server: server.crawl(key, wants_record=wants_record, all_nearest=True, max_requests=most)
+            for server in self.servers.values()
+        }
+        for crawl in crawls.values():
             self._track(crawl)
             await crawl.done
+        return crawls
+
+    async def _store(
+        self, crawls: dict[FamilyServer, Crawl], key: bytes, record: AnyRecord
+    ) -> tuple[int, AnyRecord | None]:
+        """Store at the nearest of each family; gives how many were asked, and a newer record if one is held."""
+        asked, newer = 0, None
+        for server, crawl in crawls.items():
             round_ = await server.store_at(crawl.lookup.closest(self.shared.network.k), record)
             asked += round_.asked
             newer = round_.newer or newer
@@ -408,8 +425,22 @@ class DhtNode:
     def _is_near(self, contact: Contact, key: bytes) -> bool:
         if self.own.wants_replicas(key):
             return True
-        router = self._routers[contact.address.family]
-        return contact in router.find_neighbors(int.from_bytes(key, "big"), self.shared.network.k)
+        router, k, senders = (
+            self._routers[contact.address.family],
+            self.shared.network.k,
+            self.shared.config.handoff_senders,
+        )
+        target = int.from_bytes(key, "big")
+        distance = target ^ contact.long_id
+        own_distance = target ^ int.from_bytes(self.shared.node_key.id, "big")
+        # Most pairs are settled by two counts; a full store has thousands.
+        if router.count_within(target, own_distance.bit_length() - 1) > senders:
+            return False
+        if router.count_within(target, distance.bit_length() - 1) >= k:
+            return False
+        near = router.find_neighbors(target, k)
+        nearer = sum(1 for other in near if other != contact and other.long_id ^ target < own_distance)
+        return nearer < senders and contact in near
 
     async def _upkeep(self) -> None:
         tidy_at = self.shared.now() + _TIDY_S
@@ -421,10 +452,14 @@ class DhtNode:
                 for router in self._routers.values():
                     router.expire(now)
                 await self._refresh_lonely(now)
+            if now >= self._look_around_at:
+                self._look_around_at = now + self._rng.uniform(0.75, 1.0) * self.shared.config.refresh_s
+                for server in self.servers.values():
+                    self._tasks.start(server.bootstrap(server.nearest_to_us()), "look around")
             self._hand_over(now)
             for key, own in self.own.due(now):
                 self._tasks.start(self._publish(key, own), "republish")
-            deadlines = [tidy_at, self._hand_off.deadline(now), self.own.deadline()]
+            deadlines = [tidy_at, self._look_around_at, self._hand_off.deadline(now), self.own.deadline()]
             pause = min(at for at in deadlines if at is not None) - self.shared.now()
             self._wake.clear()
             try:

@@ -6,12 +6,13 @@ Kademlia (Maymounkov and Mazières 2002), sections 2.2, 2.4 and 4.2, on `kademli
 - Nothing here sends or starts a task; each input says what happened (rust-libp2p's `kbucket`).
 - One lost packet evicts nobody. A *failing* contact is asked last and never passed on; it goes after three failures and
   either a verified replacement or 15 minutes. While everybody fails, the fault is ours, and nobody's failures count.
-- The k nearest are the true k nearest: buckets are visited in the order of their distance to the target.
+- The k nearest are the true k nearest, found in a sorted list of ids: the smallest subtree round the target that holds k
+  of them is one slice of it, and only that slice is sorted by distance.
 - A bucket's depth and its refresh time come from its range and from our own lookups, not from its members or from
   queries.
 """
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right, insort
 from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from enum import Enum
@@ -122,6 +123,9 @@ class RoutingTable(StockRoutingTable):
         self._lowers = [0]
         self._subnets: Counter[bytes] = Counter()
         self._size = 0
+        # Ids of all seats that are not failing, sorted, and their contacts
+        self._live: list[int] = []
+        self._contacts: dict[int, Contact] = {}
 
     # --- getters ---
 
@@ -152,18 +156,20 @@ class RoutingTable(StockRoutingTable):
         Failing ones are left out, since they must not be passed on; with `failing` they follow behind all others.
         """
         k = k or self.ksize
-        found: list[Contact] = []
-        for bucket in self._by_distance(target):
-            near = [s.contact for s in bucket.nodes.values() if not s.failures and s.contact.id != exclude]
-            near.sort(key=lambda contact: contact.long_id ^ target)
-            found += near
-            if len(found) >= k:
-                return found[:k]
-        if failing:
+        excluded = -1 if exclude is None else int.from_bytes(exclude, "big")
+        first, last = self._smallest_subtree(target, k + (exclude is not None))
+        ids = sorted(self._live[first:last], key=target.__xor__)
+        found = [self._contacts[long_id] for long_id in ids if long_id != excluded][:k]
+        if failing and len(found) < k:
             broken = [s.contact for s in self if s.failures and s.contact.id != exclude]
             broken.sort(key=lambda contact: contact.long_id ^ target)
             found += broken[: k - len(found)]
         return found
+
+    def count_within(self, target: int, bits: int) -> int:
+        """How many seats that are not failing are nearer to `target` than 2 ** bits."""
+        first, last = self._subtree(target, bits)
+        return last - first
 
     def lonely_buckets(self, now: float) -> list[KBucket]:  # type: ignore[override] # is told the time
         """Buckets in which no lookup of ours ended for `refresh_s`."""
@@ -180,12 +186,15 @@ class RoutingTable(StockRoutingTable):
         seat = bucket.nodes.get(contact.id)
         if seat is not None:
             seat.last_answer = now
-            seat.failures = 0
+            if seat.failures:
+                seat.failures = 0
+                self._enter_live(seat.contact)
             bucket.nodes.move_to_end(contact.id)
             if seat.contact.address == contact.address:
                 return Seating.KEPT
             self._leave_subnet(seat.contact)
             seat.contact = contact
+            self._contacts[contact.long_id] = contact
             self._enter_subnet(contact)
             return Seating.MOVED
         bucket.replacement_nodes.pop(contact.id, None)
@@ -206,6 +215,7 @@ class RoutingTable(StockRoutingTable):
             return
         if not seat.failures:
             seat.failing_since = now
+            self._leave_live(seat.contact)
         seat.failures += 1
         if self._may_go(seat, now, replaced=bool(bucket.replacement_nodes)):
             self._remove(bucket, seat, now)
@@ -236,25 +246,22 @@ class RoutingTable(StockRoutingTable):
     def _bucket(self, long_id: int) -> KBucket:
         return self.buckets[bisect_right(self._lowers, long_id) - 1]
 
-    def _by_distance(self, target: int) -> Iterator[KBucket]:
-        """Buckets, the one nearest to `target` first: each holds only ids nearer than all of the next.
+    def _subtree(self, target: int, bits: int) -> tuple[int, int]:
+        """The slice of `_live` with the ids that differ from `target` in the last `bits` bits only."""
+        lower = target >> bits << bits
+        return bisect_left(self._live, lower), bisect_left(self._live, lower + (1 << bits))
 
-        From the target's own bucket upwards, the sibling of each enclosing subtree comes next.
-        """
-        index = self._index(target)
-        bucket = self.buckets[index]
-        yield bucket
-        lower, bits = bucket.range[0], bucket.bits
-        while bits < ID_BITS:
-            sibling = lower ^ (1 << bits)
-            first = bisect_right(self._lowers, sibling) - 1
-            last = bisect_right(self._lowers, sibling + (1 << bits) - 1)
-            if last - first == 1:
-                yield self.buckets[first]
+    def _smallest_subtree(self, target: int, count: int) -> tuple[int, int]:
+        """The slice of the smallest subtree round `target` that holds at least `count`; all, if there are fewer."""
+        low, high = 0, ID_BITS
+        while low < high:
+            bits = (low + high) // 2
+            first, last = self._subtree(target, bits)
+            if last - first >= count:
+                high = bits
             else:
-                yield from sorted(self.buckets[first:last], key=lambda b: b.range[0] ^ target)
-            lower = min(lower, sibling)
-            bits += 1
+                low = bits + 1
+        return self._subtree(target, low)
 
     def _seat(self, seat: Seat, now: float) -> Seating:
         contact = seat.contact
@@ -264,20 +271,25 @@ class RoutingTable(StockRoutingTable):
             if not self._subnet_has_room(bucket, contact):
                 return Seating.REFUSED
             if len(bucket.nodes) < bucket.ksize:
-                bucket.nodes[contact.id] = seat
-                self._enter_subnet(contact)
-                self._size += 1
+                self._take_seat(bucket, seat)
                 return Seating.SEATED
             broken = next((s for s in bucket.nodes.values() if self._may_go(s, now, replaced=True)), None)
             if broken is not None:
                 bucket.wait(seat)
                 self._remove(bucket, broken, now)
                 return Seating.SEATED
-            splits = bucket.has_in_range(self.node) or bucket.depth() % _SPLIT_EVERY != 0
+            splits = bucket.has_in_range(self.node) or bucket.depth() % _SPLIT_EVERY != 0 or self._is_neighbour(contact)
             if not splits or bucket.bits == 0:
                 bucket.wait(seat)
                 return Seating.WAITING
             self._split(index, now)
+
+    def _is_neighbour(self, contact: Contact) -> bool:
+        """Whether `contact` is among the k nearest to us: they all have seats, whatever bucket must be split for it
+        (Kademlia section 2.4)."""
+        own = self.node.long_id
+        nearest = self.find_neighbors(own)
+        return len(nearest) < self.ksize or contact.long_id ^ own < nearest[-1].long_id ^ own
 
     def _split(self, index: int, now: float) -> None:
         old = self.buckets[index]
@@ -298,16 +310,29 @@ class RoutingTable(StockRoutingTable):
             if len(bucket.nodes) >= bucket.ksize:
                 return
             if self._subnet_has_room(bucket, waiting[node_id].contact):
-                seat = waiting.pop(node_id)
-                bucket.nodes[node_id] = seat
-                self._enter_subnet(seat.contact)
-                self._size += 1
+                self._take_seat(bucket, waiting.pop(node_id))
+
+    def _take_seat(self, bucket: KBucket, seat: Seat) -> None:
+        bucket.nodes[seat.contact.id] = seat
+        self._enter_live(seat.contact)
+        self._enter_subnet(seat.contact)
+        self._size += 1
 
     def _remove(self, bucket: KBucket, seat: Seat, now: float) -> None:
         del bucket.nodes[seat.contact.id]
+        if not seat.failures:
+            self._leave_live(seat.contact)
         self._leave_subnet(seat.contact)
         self._size -= 1
         self._fill(bucket)
+
+    def _enter_live(self, contact: Contact) -> None:
+        insort(self._live, contact.long_id)
+        self._contacts[contact.long_id] = contact
+
+    def _leave_live(self, contact: Contact) -> None:
+        del self._live[bisect_left(self._live, contact.long_id)]
+        del self._contacts[contact.long_id]
 
     def _may_go(self, seat: Seat, now: float, *, replaced: bool) -> bool:
         if seat.failures < self._config.failures_to_go:

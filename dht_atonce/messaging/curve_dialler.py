@@ -1,13 +1,12 @@
 """The dialling end: one DEALER for each dial, never used again.
 
-A socket that reconnects by itself would lose frames in silence and come back without its token; so it does not, and a
-monitor tells when its one connection ends.
+A socket that reconnects by itself would lose frames in silence and come back without its token. So it is given no time
+to: a monitor tells when its one connection ends, and then it is closed.
 """
 
 import asyncio
 import ipaddress
 from collections.abc import Callable
-from contextlib import suppress
 
 import zmq
 
@@ -17,6 +16,10 @@ from dht_atonce.messaging.curve_link import LINGER_MS, TOKEN_SIZE, VERSION, Curv
 from dht_atonce.messaging.pump import Monitor, Pump
 
 __all__ = ["OutboundLink"]
+
+_NEVER_MS = 86_400_000
+"""Until libzmq reconnects. Not its -1, "never": with that it throws away, at the end of a connection, what has arrived
+and was not read yet (4.3.5)."""
 
 _EVENTS = (
     zmq.EVENT_CLOSED
@@ -49,13 +52,11 @@ class OutboundLink(CurveLink):
             raise LinkError(f"no socket left for a link: {error.strerror}") from None
         try:
             self._sock.set(zmq.CURVE_SERVERKEY, curve_key)
-            self._sock.set(zmq.RECONNECT_IVL, -1)
+            self._sock.set(zmq.RECONNECT_IVL, _NEVER_MS)
             self._sock.set(zmq.HANDSHAKE_IVL, 0)  # the dial has a timeout of its own
             self._monitor = Monitor(self._sock, _EVENTS, self._on_event, shared.config.drain)
             self._sock.connect(zmq_endpoint(address))
-            # OPEN waits in the socket until CURVE is through. If the dial has failed by now, the monitor says why.
-            with suppress(zmq.Again):
-                self._sock.send(VERSION, zmq.NOBLOCK)
+            self._sock.send(VERSION, zmq.NOBLOCK)  # OPEN: waits in the socket until CURVE is through
         except zmq.ZMQError as error:
             if hasattr(self, "_monitor"):
                 self._monitor.close()

@@ -23,7 +23,7 @@ from dht_atonce.messaging.curve_link import LINGER_MS, TOKEN_SIZE, VERSION, Curv
 from dht_atonce.messaging.pump import Monitor, Pump, Socket
 from dht_atonce.messaging.zap import ZAP_DOMAIN, Admission
 
-__all__ = ["Listener"]
+__all__ = ["Listener", "first_routing_id"]
 
 _BACKLOG = 1024
 _OPEN_GRACE_S = 1.0  # after the handshake limit; OPEN travels right behind the handshake
@@ -75,7 +75,7 @@ class Listener:
             router.set(zmq.ZAP_DOMAIN, ZAP_DOMAIN.encode())
             router.set(zmq.ZAP_ENFORCE_DOMAIN, True)
             router.set(zmq.ROUTER_MANDATORY, True)
-            self.first_id = _first_routing_id(router)
+            self.first_id = first_routing_id(router)
             self._monitor = Monitor(router, _EVENTS, self._on_event, shared.config.drain)
             # libzmq takes over a socket that we bound: it would make an IPv6 one that takes IPv4's port as well.
             router.set(zmq.USE_FD, listening.fileno())
@@ -169,7 +169,7 @@ class Listener:
             self._counters["link.stale"] += 1
         elif connection.link is not None:
             self._counters["link.after_close"] += 1
-        elif _property(frame, "Identity") or not self.is_given(routing_id):
+        elif not self.is_given(routing_id):
             self._counters["link.routing_id_set"] += 1
             self._cut(connection)
         elif frame.bytes != VERSION:
@@ -191,9 +191,9 @@ class Listener:
         self._on_link(link)
 
     def is_given(self, routing_id: bytes) -> bool:
-        """Whether libzmq's count has come to this routing id, so that nobody can have made it up.
+        """Whether this is one of the routing ids that libzmq has counted up to, not one that the other side set.
 
-        The property "Identity" does not say: it ends at the first zero byte, and an id may begin with one.
+        The property "Identity" does not tell: it ends at the first zero byte, and an id may begin with one.
         """
         if len(routing_id) != 5 or routing_id[0] != 0:
             return False
@@ -290,7 +290,7 @@ def _hide_routing_ids(rng: random.Random) -> None:
         ctypes.CDLL(None).srand(ctypes.c_uint(rng.getrandbits(32)))
 
 
-def _first_routing_id(router: Socket) -> int:
+def first_routing_id(router: Socket) -> int:
     """Where the count of routing ids stands, learned by connecting within the process."""
     endpoint = f"inproc://probe-{next(_probe_numbers)}"
     probe: Socket = router.context.socket(zmq.DEALER)

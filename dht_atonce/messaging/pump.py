@@ -54,9 +54,7 @@ class Pump:
                 if not self._read_one():
                     return True
             except Exception as error:
-                self._loop.call_exception_handler(
-                    {"message": "a callback of a link failed", "exception": error, "handle": self._read_one}
-                )
+                self._loop.call_exception_handler({"message": "a callback of a link failed", "exception": error})
         self.kick()
         return False
 
