@@ -108,8 +108,9 @@ class DhtConfig:
     max_records: int = 20_000
     refresh_s: float = 900.0
     """A bucket in which no lookup of our own ended for so long is refreshed."""
-    handoff_senders: int = 3
-    """Only so many of the holders nearest to a key hand its record to a newcomer: k would send it k times, one may be dead."""
+    handoff_senders: int = 2
+    """Only so many of the holders nearest to a key hand its record to a newcomer: k would send it k times, and one may
+    be dead."""
     handoff_per_s: float = 20.0
     max_handoff_queue: int = 10_000
     max_lookups: int = 64
@@ -163,6 +164,9 @@ class MessagingConfig:
     hello_timeout_s: float = 3.0
     max_pairs: int = 10_000
     """Peers whose sequence numbers are remembered; the longest idle without anything unacknowledged go first."""
+    max_memories: int = 100_000
+    """Peers of which only the sequence numbers are remembered, some 200 B each. Who is forgotten even here and had not
+    heard our last acknowledgement can have a message enqueued twice."""
     max_dials: int = 64
 
 

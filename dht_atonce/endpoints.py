@@ -49,6 +49,7 @@ class Address(NamedTuple):
         return f"[{self.ip}]:{self.port}" if ":" in self.ip else f"{self.ip}:{self.port}"
 
 
+@lru_cache(maxsize=1 << 16)
 def pack_address(address: Address) -> bytes:
     """6 B (IPv4) or 18 B (IPv6), as in docs/wire.md."""
     kind = socket.AF_INET6 if ":" in address.ip else socket.AF_INET

@@ -78,7 +78,7 @@ class Peer:
         self._node: DhtNode | None = None
         self._messenger: Messenger | None = None
         self._ports: list[LinkPort] = []
-        self._record: PresenceRecord | None = None
+        self._first_record: PresenceRecord | None = None
         self._seen_from: dict[Family, str] = {}
         self._asked_network: NetworkConfig | None = None
         self._seated = asyncio.Event()
@@ -162,7 +162,7 @@ class Peer:
             return
         self._closed = True
         await self._tasks.aclose()
-        if self._node is not None and self._record is not None and not self._transient:
+        if self._node is not None and self.record is not None and not self._transient:
             try:
                 async with asyncio.timeout(_GOODBYE_S):
                     await self._publish(GONE)
@@ -197,8 +197,12 @@ class Peer:
 
     @property
     def record(self) -> PresenceRecord | None:
-        """What we say of ourselves at present."""
-        return self._record
+        """What we said of ourselves last; None before we published."""
+        if self._node is None:
+            return None
+        own = self._node.own.get(presence_key(self._node.shared.network, self.id))
+        record = own.record if own is not None else None
+        return record if isinstance(record, PresenceRecord) else None
 
     @property
     def saved_contacts(self) -> int:
@@ -353,7 +357,7 @@ class Peer:
 
     def _sign(self, status: str, seq: int, expires: int) -> PresenceRecord:
         assert self._node is not None
-        record = PresenceRecord.sign(
+        return PresenceRecord.sign(
             self._profile.identity,
             self._node.shared.network,
             seq=seq,
@@ -363,18 +367,16 @@ class Peer:
             endpoints=() if status == GONE else self._endpoints(),
             capabilities=_CAPABILITIES,
         )
-        self._record = record
-        return record
 
     def _own_record(self) -> bytes:
         """Our record for a HELLO or a seed: the published one, or before there is one, another that says the same."""
-        if self._record is None:
-            assert self._node is not None
-            shared = self._node.shared
+        record = self.record or self._first_record
+        if record is None:
+            shared = self._running.shared
             wall = shared.wall()
-            self._sign(ONLINE, int(wall * 1_000_000), int(wall) + shared.network.record_life_s - SKEW_S)
-        assert self._record is not None
-        return self._record.blob
+            expires = int(wall) + shared.network.record_life_s - SKEW_S
+            record = self._first_record = self._sign(ONLINE, int(wall * 1_000_000), expires)
+        return record.blob
 
     async def _publish(self, status: str) -> PublishResult:
         assert self._node is not None

@@ -404,6 +404,29 @@ async def test_an_address_that_is_none_is_an_error(address: Address, new_net: Ne
         await new_net().dial(address, SERVER.id.curve_key, 1)
 
 
+async def test_a_key_of_another_length_is_an_error(new_net: NewNet, new_door: NewDoor) -> None:
+    with pytest.raises(LinkError, match="cannot be dialled"):
+        await new_net().dial(new_door().address, bytes(31), 1)
+
+
+async def test_too_many_dials_are_an_error_and_harm_nothing(new_net: NewNet, new_door: NewDoor) -> None:
+    net, door = new_net(config=LinkConfig(max_links=1)), new_door()
+    ends = []
+    with pytest.raises(LinkError, match=r"no socket left|Too many open files"):  # noqa: PT012
+        for _ in range(100):
+            ends.append(await converse(net, door))  # noqa: PERF401
+    assert len(ends) >= 10
+    for here, there in ends:
+        here.link.close()
+        await there.closed()
+    async with asyncio.timeout(WAIT_S):
+        while True:
+            with suppress(LinkError):
+                await converse(net, door)
+                break
+            await asyncio.sleep(0)
+
+
 async def test_a_port_in_use(new_net: NewNet, new_door: NewDoor) -> None:
     door = new_door()
     with pytest.raises(PortInUse, match=f"TCP {door.address} is in use; choose another port, or 0 for any"):

@@ -150,8 +150,6 @@ def test_what_is_no_frame_is_refused(data: bytes) -> None:
         read_frame(data)
 
 
-# DEFECT: frames.py Hello.yours has max_length=8 only, wire.md says bytes[0|8]
-@pytest.mark.xfail(strict=True, reason="DEFECT: a HELLO whose `yours` has 1 to 7 bytes is accepted")
 @pytest.mark.parametrize("length", [1, 4, 7])
 def test_an_incarnation_has_8_bytes_or_none(length: int) -> None:
     with pytest.raises(WireError):

@@ -418,8 +418,6 @@ def test_in_a_local_network_all_share_one_subnet() -> None:
     assert len(router) == 20
 
 
-# DEFECT: routing.py, on_proved, MOVED: the new subnet's limits are not looked at.
-@pytest.mark.xfail(strict=True, reason="a seat moves into a subnet that has its eight seats already")
 def test_nobody_moves_into_a_full_subnet() -> None:
     # Whoever can show one address in each of many subnets, one after the other (a rented address that changes), gets a
     # seat for each and then brings all of them home.

@@ -10,20 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from atonce_sim.loop import Deadlock, VirtualLoop, run
-from atonce_sim.world import EPOCH, World
-from support_peers import Village, identity, listener, virtual
+from support_peers import Village, identity, listener, now, virtual
 
+from atonce_sim.loop import VirtualLoop, run
+from atonce_sim.world import EPOCH, World
 from dht_atonce.endpoints import Address
-from dht_atonce.errors import LinkError, LinkRefused, MessageTooLarge, PortInUse
+from dht_atonce.errors import Deadlock, LinkError, LinkRefused, MessageTooLarge, PortInUse
 from dht_atonce.links import Link, LinkPort
 
 HERE = Path(__file__).resolve().parent
 Heard = list[tuple[float, bytes]]
-
-
-def now() -> float:
-    return asyncio.get_running_loop().time()
 
 
 # --- the clock ---
@@ -356,8 +352,6 @@ def test_frames_arrive_in_order(at_once: int) -> None:
     virtual(main())
 
 
-# DEFECT: world.py _VirtualLink.send leaves the order to call_later, and a heap of equal times is not stable.
-@pytest.mark.xfail(strict=True, reason="DEFECT: frames that are sent at one moment arrive in another order")
 def test_frames_that_are_sent_at_one_moment_arrive_in_order() -> None:
     async def main() -> None:
         _, _, ours, theirs = await linked(World())
@@ -472,8 +466,6 @@ def test_a_cut_swallows_frames_and_does_not_tell() -> None:
     run(main())
 
 
-# DEFECT: world.py _VirtualLink.close does not ask `delivers`
-@pytest.mark.xfail(strict=True, reason="DEFECT: the end of a link is heard through a cut")
 def test_through_a_cut_nobody_hears_that_a_link_was_closed() -> None:
     async def main() -> None:
         world = World()

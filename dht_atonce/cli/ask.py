@@ -29,7 +29,7 @@ from dht_atonce.cli.options import (
 from dht_atonce.cli.output import Output, count, escape
 from dht_atonce.cli.running import run
 from dht_atonce.config import MessagingConfig
-from dht_atonce.errors import ControlError, MessageTooLarge, PeerOffline, PeerUnknown
+from dht_atonce.errors import AtOnceError, ControlError, MessageTooLarge, PeerOffline, PeerUnknown
 from dht_atonce.identity import PeerId
 from dht_atonce.peer import Peer
 
@@ -99,8 +99,11 @@ def _standard_input() -> bytes:
     if sys.stdin.isatty():
         print("type the message, then Ctrl-D", file=sys.stderr)
     data = b""
-    while len(data) <= _MOST and (more := os.read(sys.stdin.fileno(), _MOST + 1 - len(data))):
-        data += more
+    try:
+        while len(data) <= _MOST and (more := os.read(sys.stdin.fileno(), _MOST + 1 - len(data))):
+            data += more
+    except OSError as error:
+        raise AtOnceError(f"standard input cannot be read: {error.strerror}; give the message as TEXT") from None
     return data
 
 

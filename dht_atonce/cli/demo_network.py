@@ -4,9 +4,11 @@ import asyncio
 import base64
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import sys
+import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import TracebackType
@@ -31,17 +33,22 @@ class DemoProcess:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.events: asyncio.Queue[dict[str, Any]] = asyncio.Queue(maxsize=100_000)
-        self._process: asyncio.subprocess.Process
+        self._process: asyncio.subprocess.Process | None = None
         self._reading: asyncio.Task[None] | None = None
         self._errors = b""
+
+    @property
+    def pid(self) -> int | None:
+        """While it runs."""
+        return self._process.pid if self._process is not None and self._process.returncode is None else None
 
     async def start(self, *args: str) -> None:
         """Start `atonce ARGS --json --profile FOLDER`."""
         command = [sys.executable, "-m", "dht_atonce.cli.main", *args, "--json", "--profile", str(self.folder)]
-        self._process = await asyncio.create_subprocess_exec(
+        self._process = process = await asyncio.create_subprocess_exec(
             *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, limit=1 << 20
         )
-        self._reading = asyncio.create_task(self._read(), name=f"read {self.folder.name}")
+        self._reading = asyncio.create_task(self._read(process), name=f"read {self.folder.name}")
 
     async def event(self, name: str, timeout_s: float = _START_S) -> dict[str, Any]:
         """The next event of this name; those before it are passed over. Raises `ControlError` if it does not come."""
@@ -66,35 +73,39 @@ class DemoProcess:
 
     async def kill(self) -> None:
         """SIGKILL: it has no chance to say anything."""
-        self._process.send_signal(signal.SIGKILL)
-        await self._process.wait()
-        await self._end_reading()
+        self.kill_at_once()
+        await self._end()
+
+    def kill_at_once(self) -> None:
+        """SIGKILL, without waiting."""
+        if self.pid is not None:
+            os.kill(self.pid, signal.SIGKILL)
 
     async def stop(self) -> None:
         """SIGTERM; SIGKILL if it does not end."""
-        if self._process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.terminate()
+        if self.pid is not None:
+            os.kill(self.pid, signal.SIGTERM)
             try:
                 async with asyncio.timeout(_STOP_S):
-                    await self._process.wait()
+                    await self._end()
             except TimeoutError:
-                self._process.kill()
-                await self._process.wait()
-        await self._end_reading()
+                self.kill_at_once()
+        await self._end()
 
-    async def _end_reading(self) -> None:
+    async def _end(self) -> None:
+        """Wait until it has ended, and all that it said is in `events`."""
+        if self._process is not None:
+            await self._process.wait()
         if self._reading is not None:
             await self._reading
-            self._reading = None
 
-    async def _read(self) -> None:
-        assert self._process.stdout is not None
-        assert self._process.stderr is not None
-        async for line in self._process.stdout:
+    async def _read(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        async for line in process.stdout:
             with contextlib.suppress(asyncio.QueueFull, msgspec.DecodeError):
                 self.events.put_nowait(msgspec.json.decode(line))
-        self._errors = await self._process.stderr.read()
+        self._errors = await process.stderr.read()
         with contextlib.suppress(asyncio.QueueFull):
             self.events.put_nowait({"event": "ended"})
 
@@ -114,6 +125,15 @@ class DemoPeer(DemoProcess):
         async with self._asking:
             return await self.control.ask(request)
 
+    def unread_messages(self) -> list[str]:
+        """The texts of messages that it printed, and nobody waited for."""
+        texts = []
+        while not self.events.empty():
+            event = self.events.get_nowait()
+            if event["event"] == "message":
+                texts.append(self.text_of(event))
+        return texts
+
     @staticmethod
     def text_of(event: dict[str, Any]) -> str:
         """The text of a `message` event: JSON carries bytes as base64."""
@@ -131,22 +151,24 @@ class DemoPeer(DemoProcess):
 
 
 class DemoNetwork:
-    """A seed and peers on loopback; all are ended with it."""
+    """A seed and peers on loopback, with profiles in a temporary folder; all are gone with it."""
 
-    def __init__(self, folder: Path, k: int) -> None:
-        self.seed = DemoProcess(folder / "seed")
+    def __init__(self, k: int) -> None:
         self.seed_url = ""
+        self.seed: DemoProcess
         self.peers: list[DemoPeer] = []
-        self._folder = folder
+        self._folder: Path | None = None
         self._k = k
         self._seed_sockets: list[Address] = []
 
     async def __aenter__(self) -> Self:
-        await self.seed.start("seed", "--network", "demo", "--k", str(self._k), "--local", "--listen", _LOOPBACK)
+        self._folder = Path(tempfile.mkdtemp(prefix="atonce-demo-"))
+        self.seed = DemoProcess(self._folder / "seed")
         try:
+            await self.seed.start("seed", "--network", "demo", "--k", str(self._k), "--local", "--listen", _LOOPBACK)
             said = await self.seed.event("seed")
         except BaseException:
-            await self.seed.stop()
+            await self._end()
             raise
         self.seed_url = said["url"]
         self._seed_sockets = [parse_address(said["tcp"]), parse_address(said["udp"][0])]
@@ -155,18 +177,38 @@ class DemoNetwork:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        await self._end()
+
+    async def _end(self) -> None:
         for peer in self.peers:
             if hasattr(peer, "control"):
                 peer.control.close()
-        await asyncio.gather(self.seed.stop(), *(peer.stop() for peer in self.peers))
+        # One that fails to stop must not keep the others alive.
+        outcomes = await asyncio.gather(*(one.stop() for one in [self.seed, *self.peers]), return_exceptions=True)
+        self._remove_folder()
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
+
+    def end_at_once(self) -> None:
+        """SIGKILL to all, without waiting: the user wants to be rid of us."""
+        for one in [self.seed, *self.peers] if self._folder is not None else []:
+            one.kill_at_once()
+        self._remove_folder()
+
+    def _remove_folder(self) -> None:
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     async def add_peers(self, count: int) -> AsyncIterator[tuple[DemoPeer, dict[str, Any]]]:
         """Start `count` peers, a few at a time; gives each as it comes in."""
         at_once = asyncio.Semaphore(2 * (os.cpu_count() or 1))
+        assert self._folder is not None
+        folder = self._folder
 
         async def add(number: int) -> tuple[DemoPeer, dict[str, Any]]:
             async with at_once:
-                peer = DemoPeer(self._folder / f"peer-{number:02}")
+                peer = DemoPeer(folder / f"peer-{number:02}")
                 self.peers.append(peer)
                 return peer, await peer.join(self.seed_url)
 
@@ -180,10 +222,13 @@ class DemoNetwork:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def kill_seed(self) -> "SeedGrave":
-        """SIGKILL the seed, and listen where it listened."""
+        """SIGKILL the seed, and listen where it listened. Raises `ControlError` if somebody else does."""
         await self.seed.kill()
         tcp, udp = self._seed_sockets
-        return SeedGrave(tcp, udp)
+        try:
+            return SeedGrave(tcp, udp)
+        except OSError as error:
+            raise ControlError(f"nobody can be counted at the dead seed's ports: {error.strerror}") from None
 
 
 class SeedGrave:

@@ -84,9 +84,8 @@ async def _join(
         details["elapsed_ms"] = round((time.perf_counter() - began) * 1000, 1)
         output.event(event, details, in_words.of(event))
 
-    async with (
-        LiveOutput(as_json=as_json) as output,
-        Peer.open(
+    async with LiveOutput(as_json=as_json) as output:
+        opening = Peer.open(
             folder,
             seeds=seeds or (),
             network=network,
@@ -96,21 +95,26 @@ async def _join(
             alone=alone,
             keep_trying=keep_trying,
             on_event=on_event,
-        ) as peer,
-        serve(folder, lambda request: answer(peer, request)),
-    ):
-        output.event("ready", {"peer": str(peer.id), "profile": str(folder)}, in_words.of("ready"))
-        async for message in peer.messages():
-            output.event("message", {"sender": str(message.sender), "data": message.data}, in_words.of("message"))
-            await output.room()
+        )
+        async with opening as peer:
+            try:
+                async with serve(folder, lambda request: answer(peer, request)):
+                    on_event("ready", {"peer": str(peer.id), "profile": str(folder)})
+                    async for message in peer.messages():
+                        details = {"sender": str(message.sender), "data": message.data}
+                        output.event("message", details, in_words.of("message"))
+                        await output.room()
+            finally:
+                on_event("leaving", {"peer": str(peer.id)})
     return 0
 
 
 class _Words:
     """Tells people what happens to their peer."""
 
-    def __init__(self, alone: bool) -> None:
-        self._alone = alone
+    def __init__(self, begins: bool) -> None:
+        self._begins = begins
+        self._alone = False
 
     def of(self, event: str) -> Callable[[dict[str, Any]], str | None]:
         """The words for an event of this name; for one that people need not know, none."""
@@ -120,10 +124,12 @@ class _Words:
     def _listening(self, details: dict[str, Any]) -> str:
         return f"[dim]listening: UDP {', '.join(details['udp'])}, TCP {', '.join(details['tcp'])}[/]"
 
-    def _entered(self, details: dict[str, Any]) -> str:
+    def _entered(self, details: dict[str, Any]) -> str | None:
         tried = "".join(f"\n[yellow]  before that: {escape(line)}[/]" for line in details["tried"])
-        self._alone = not details["answered"]
+        was_alone, self._alone = self._alone, not details["answered"]
         if self._alone:
+            if was_alone:
+                return None
             return f"[green]in the network[/], and the first one here: the seed will tell others of this peer{tried}"
         return f"[green]in the network[/] by {details['way']}: {count(details['answered'], 'node')} answered{tried}"
 
@@ -135,11 +141,14 @@ class _Words:
     def _first_contact(self, details: dict[str, Any]) -> str | None:
         return f"[green]not alone any more[/]: {count(details['known'], 'node')} known" if self._alone else None
 
-    def _still_alone(self, details: dict[str, Any]) -> str:
+    def _still_alone(self, details: dict[str, Any]) -> str | None:
         again_s = details.get("again_s")
         if again_s is not None:
+            if self._begins:
+                return None
             return f"[yellow]still alone: {escape(details['message'])}; again in about {again_s} s[/]"
-        if self._alone:
+        if self._begins:
+            self._alone = True
             return "[yellow]nobody else is here: this peer begins the network[/]"
         return f"[yellow]{escape(details['message'])}; trying again[/]"
 
@@ -153,6 +162,9 @@ class _Words:
             f"[bold]this peer is[/] [cyan]{details['peer']}[/]\n"
             f"[dim]profile {escape(details['profile'])}; messages appear below, Ctrl-C says goodbye and ends[/]"
         )
+
+    def _leaving(self, details: dict[str, Any]) -> str:
+        return "[dim]saying goodbye[/]"
 
     def _message(self, details: dict[str, Any]) -> str:
         # Each line on its own, and marked: no message can look like anything but a message.

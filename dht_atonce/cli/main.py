@@ -10,9 +10,10 @@ from dht_atonce.cli import ids
 from dht_atonce.cli.ask import lookup, send, status
 from dht_atonce.cli.demo import demo
 from dht_atonce.cli.join import join
-from dht_atonce.cli.output import Output
+from dht_atonce.cli.output import Output, outlet_lost
 from dht_atonce.cli.running import explain
 from dht_atonce.cli.seeds import seed
+from dht_atonce.errors import AtOnceError
 
 __all__ = ["app", "main"]
 
@@ -67,6 +68,10 @@ def main() -> None:
     _open_missing_streams()
     try:
         code = app(prog_name="atonce", standalone_mode=False)
+    except AtOnceError as error:
+        code = explain(error)
+    except OSError as error:  # of what typer prints by itself: the help
+        code = explain(outlet_lost(error))
     except Exception as error:
         code = _explain_usage(error) or explain(error)
     sys.exit(code)

@@ -30,7 +30,10 @@ _HINTS: list[tuple[type[AtOnceError], str, str]] = [
     (DeliveryUnknown, "", "it may have arrived: ask before you send it again"),
     (PortInUse, "Cannot assign", "--listen takes an address of this machine"),
     (AtOnceError, "serves the network", "leave out --network, or take a seed of your network"),
-    (EntryFailed, "answer", "see that the seed runs and can be reached from here"),
+    (EntryFailed, "does not answer (", "see that the seed runs and can be reached from here"),
+    (EntryFailed, "stopped answering", "see that the seed runs and can be reached from here"),
+    (EntryFailed, "none of them answers", "UDP may not get through from here: see what a firewall does"),
+    (EntryFailed, "none answers", "name a seed with --seed URL"),
 ]
 """What to do, where the library cannot know what its user has at hand: for which error, with what in its message."""
 

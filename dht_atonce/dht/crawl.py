@@ -40,6 +40,8 @@ class Crawl:
         """Done when the lookup is over."""
         self.other_contacts: dict[bytes, Contact] = {}
         """Contacts of the other family that replies named, by id."""
+        self.strangers: list[Contact] = []
+        """Those that answered and have no proof of our address yet."""
         self._protocol = protocol
         self._shared = shared
         self._family = family
@@ -64,9 +66,16 @@ class Crawl:
         if self.lookup.end is not None:
             self._finish()
             return
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self._loop.call_at(self.lookup.deadline(hedge_s), self._pump)
+        deadline = self.lookup.deadline(hedge_s)
+        # Deadlines mostly move away: a timer that is too early looks once too often, and is cheaper than a new one.
+        if self._timer is None or deadline < self._timer.when():
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._loop.call_at(deadline, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._pump()
 
     def _ask(self, contact: Contact) -> None:
         head = (0, self._protocol.request_id(), self._protocol.flags, self._target, self._want)
@@ -79,16 +88,12 @@ class Crawl:
         if answer is None or not isinstance(answer.reply, Found):
             self.lookup.on_failure(contact)
         else:
+            if not answer.proved:
+                self.strangers.append(contact)
             self._on_found(contact, answer.reply)
         self._pump()
 
     def _on_found(self, contact: Contact, reply: Found) -> None:
-        contacts = self._contacts(reply.contacts, self._family)
-        if reply.other:
-            other = Family.IPV6 if self._family is Family.IPV4 else Family.IPV4
-            for found in self._contacts(reply.other, other):
-                if len(self.other_contacts) < self._shared.network.k:
-                    self.other_contacts[found.id] = found
         record: AnyRecord | None = None
         if reply.record:
             try:
@@ -98,6 +103,15 @@ class Crawl:
             except RecordError as error:
                 self._shared.counters[f"record.{error.reason}"] += 1
                 record = None
+                if error.reason != "expired":  # that may be a slow clock; all else is a lie, and so may the contacts be
+                    self.lookup.on_failure(contact)
+                    return
+        if reply.other:
+            other = Family.IPV6 if self._family is Family.IPV4 else Family.IPV4
+            for found in self._contacts(reply.other, other):
+                if len(self.other_contacts) < self._shared.network.k:
+                    self.other_contacts[found.id] = found
+        contacts = self._contacts(reply.contacts, self._family)
         if self.lookup.on_reply(contact, contacts, record) and not self.first.done():
             self.first.set_result(record)
 

@@ -106,14 +106,15 @@ class FamilyServer(StockServer):
         return self.router.find_neighbors(int.from_bytes(self._shared.node_key.id, "big"), failing=True)
 
     async def bootstrap(self, addrs: list[Contact], want: int = 0) -> Crawl:
-        """Find our place, starting from these contacts: look up our own id, then ask each who answered for a seat."""
+        """Find our place, starting from these contacts: look up our own id, then show each that answered, and does not
+        know yet that we are where we say, its cookie. Thereby we get our seats."""
         crawl = self.crawl(self._shared.node_key.id, start=addrs, want=want)
         try:
             await crawl.done
         finally:
             crawl.stop()
         if not self._shared.no_seat:
-            await self._gather(crawl.lookup.answered(), self.protocol.ping)
+            await self._gather(crawl.strangers, self.protocol.ping)
         return crawl
 
     async def ask(self, contact: Contact, request: Request) -> Answer | None:

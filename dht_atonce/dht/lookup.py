@@ -54,8 +54,15 @@ class _Candidate:
         self.hops = hops
         self.state = _State.CANDIDATE
         self.asked_at = 0.0
-        self.addresses = 1
+        self.addresses = [contact]
+        """All that were named, in the order in which they are tried; `contact` is the present one."""
         self.record: AnyRecord | None = None
+
+    def next_address(self) -> None:
+        """The present address failed: try the one named after it, if there is one."""
+        later = self.addresses[self.addresses.index(self.contact) + 1 :]
+        self.state = _State.CANDIDATE if later else _State.FAILED
+        self.contact = later[0] if later else self.contact
 
     def __lt__(self, other: "_Candidate") -> bool:
         return self.distance < other.distance
@@ -110,7 +117,7 @@ class Lookup:
         punctual = 0
         for candidate in self._order:
             if candidate.state is _State.ASKED:
-                if now - candidate.asked_at >= hedge_s:
+                if now >= candidate.asked_at + hedge_s:  # the very sum that `deadline` gives: no rounding between them
                     candidate.state = _State.LATE
                 else:
                     punctual += 1
@@ -174,7 +181,7 @@ class Lookup:
         """`contact` did not answer, or answered nonsense."""
         candidate = self._by_id.get(contact.id)
         if candidate is not None and candidate.contact == contact and candidate.state is not _State.ANSWERED:
-            candidate.state = _State.FAILED
+            candidate.next_address()
 
     # --- getters ---
 
@@ -201,23 +208,33 @@ class Lookup:
             return
         known = self._by_id.get(contact.id)
         if known is not None:
-            # Somebody may have named an honest node at a false address first: another address is another chance.
-            if known.state is _State.FAILED and known.contact != contact and known.addresses < _MAX_ADDRESSES:
-                known.contact = contact
-                known.addresses += 1
-                known.hops = hops
-                known.state = _State.CANDIDATE
+            self._add_address(known, contact)
             return
         candidate = _Candidate(contact, contact.long_id ^ self.target, hops)
-        if len(self._order) >= _MAX_CANDIDATES:
-            if candidate.distance >= self._order[-1].distance:
-                return
-            farthest = self._order[-1]
-            if farthest.state is _State.CANDIDATE:
-                self._order.pop()
-                del self._by_id[farthest.contact.id]
+        if len(self._order) >= _MAX_CANDIDATES and not self._make_room(candidate):
+            return
         self._by_id[contact.id] = candidate
         insort(self._order, candidate)
+
+    def _add_address(self, known: _Candidate, contact: Contact) -> None:
+        """Somebody may name an honest node at a false address: another address is another chance."""
+        if known.state is _State.ANSWERED or contact in known.addresses or len(known.addresses) >= _MAX_ADDRESSES:
+            return
+        known.addresses.append(contact)
+        if known.state is _State.FAILED:
+            known.next_address()
+
+    def _make_room(self, candidate: _Candidate) -> bool:
+        """Forget the farthest that was not asked, or the farthest that failed, if it is farther than `candidate`."""
+        for index in range(len(self._order) - 1, -1, -1):
+            other = self._order[index]
+            if other.distance <= candidate.distance:
+                return False
+            if other.state in (_State.CANDIDATE, _State.FAILED):
+                del self._order[index]
+                del self._by_id[other.contact.id]
+                return True
+        return False
 
     def _has_pending(self) -> bool:
         return any(c.state in (_State.ASKED, _State.LATE) for c in self._order)

@@ -18,11 +18,12 @@ from dht_atonce.dht.crawl import Crawl
 from dht_atonce.dht.family import FamilyServer
 from dht_atonce.dht.handoff import HandOff
 from dht_atonce.dht.own import OwnRecord, OwnRecords, Signer
+from dht_atonce.dht.protocol import Answer
 from dht_atonce.dht.routing import RoutingTable
 from dht_atonce.dht.shared import Shared
-from dht_atonce.dht.wire import FindNode, Ping
+from dht_atonce.dht.wire import FindNode, Ping, Stored, StoreOutcome
 from dht_atonce.endpoints import Address, Family
-from dht_atonce.errors import ClockWrong, WireError
+from dht_atonce.errors import AtOnceError, ClockWrong, WireError
 from dht_atonce.host import Host
 from dht_atonce.identity import Identity, NodeKey, PeerId
 from dht_atonce.records import PresenceRecord, ValueRecord, is_newer, value_key
@@ -275,17 +276,23 @@ class DhtNode:
         `sign` makes the record from a seq and an expiry. Does not raise for what the network does; raises
         `ClockWrong` if our clock is a day off.
         """
+        sign(0, 0)  # what cannot be signed is refused before it takes the place of what we said before
         own = self.own.put(key, sign, self.shared.now(), is_goodbye=is_goodbye)
         return await self._publish(key, own)
 
     async def set(self, name: str, value: object) -> PublishResult:
         """Store a small value (int, float, bool, str, bytes) of ours under a name of ours, signed.
 
-        Raises `MessageTooLarge`, TypeError for a value of another type, ValueError for a name too long.
+        Raises `MessageTooLarge`, TypeError for a value of another type, ValueError for a name too long or an int beyond
+        64 bits.
         """
         if not isinstance(value, int | float | bool | str | bytes):
             raise TypeError("a value is an int, float, bool, str or bytes")
-        data, network = encode(value), self.shared.network
+        network = self.shared.network
+        try:
+            data = encode(value)
+        except (OverflowError, UnicodeEncodeError) as error:
+            raise ValueError(f"this value cannot be stored: {error}") from None
 
         def sign(seq: int, expires: int) -> ValueRecord:
             return ValueRecord.sign(
@@ -298,7 +305,6 @@ class DhtNode:
                 value=data,
             )
 
-        sign(0, 0)  # so that a value that does not fit is refused before anything is changed
         return await self.publish(value_key(network, self.identity.id, name), sign)
 
     async def get(self, name: str, *, fresh: bool = False) -> Any:
@@ -364,20 +370,37 @@ class DhtNode:
 
     async def _publish(self, key: bytes, own: OwnRecord) -> PublishResult:
         shared = self.shared
-        if shared.skew.is_hopeless:
-            raise ClockWrong("this machine's clock differs by more than a day from all others; set it right")
         generation = self.own.on_publishing(own)
-        # The first time in a run, the way to the nearest nodes also tells what an earlier run of ours left there: a
-        # restored backup or a clock set back must not make us fall silent.
-        crawls = await self._find_nearest(key, wants_record=own.record is None)
-        found = max((c.lookup.record.seq for c in crawls.values() if c.lookup.record is not None), default=0)
-        asked, newer = await self._store(crawls, key, self._renew(own, found))
-        if newer is not None:
-            self._check_conflict(newer)
-            asked, _ = await self._store(crawls, key, self._renew(own, newer.seq))
+        try:
+            if shared.skew.is_hopeless:
+                raise ClockWrong("this machine's clock differs by more than a day from all others; set it right")
+            # What lies there already may be newer than what we know of: left by an earlier run of ours, so that a
+            # restored backup or a clock set back must not make us fall silent; or by another process.
+            crawls = await self._find_nearest(key)
+            found = max(
+                (c.lookup.record for c in crawls.values() if c.lookup.record is not None), key=_seq, default=None
+            )
+            found_seq = found.seq if found is not None else 0
+            if found is not None and own.record is not None and found.seq > own.last_seq:
+                self._check_conflict(found)
+            asked, newer = await self._store(crawls, key, self._renew(own, found_seq))
+            if newer is not None:
+                self._check_conflict(newer)
+                asked, _ = await self._store(crawls, key, self._renew(own, newer.seq))
+        except Exception:
+            self.own.on_failed(own, generation, shared.now())
+            self._wake.set()
+            raise
         self.own.on_published(own, generation, shared.now(), known=self.known_nodes)
         self._wake.set()
         return PublishResult(len(own.confirmed), asked, home=True)
+
+    async def _republish(self, key: bytes, own: OwnRecord) -> None:
+        """What upkeep does of its own accord: nobody is there to tell, so what fails is counted and tried again."""
+        try:
+            await self._publish(key, own)
+        except (AtOnceError, ValueError):
+            self.counters["dht.republish_failed"] += 1
 
     def _renew(self, own: OwnRecord, found_seq: int) -> AnyRecord:
         wall = self.shared.wall()
@@ -385,10 +408,10 @@ class DhtNode:
         self.shared.store.keep(record, wall)
         return record
 
-    async def _find_nearest(self, key: bytes, *, wants_record: bool) -> dict[FamilyServer, Crawl]:
+    async def _find_nearest(self, key: bytes) -> dict[FamilyServer, Crawl]:
         most = self.shared.config.publish_max_requests
         crawls = {
-            server: server.crawl(key, wants_record=wants_record, all_nearest=True, max_requests=most)
+            server: server.crawl(key, wants_record=True, all_nearest=True, max_requests=most)
             for server in self.servers.values()
         }
         for crawl in crawls.values():
@@ -458,7 +481,7 @@ class DhtNode:
                     self._tasks.start(server.bootstrap(server.nearest_to_us()), "look around")
             self._hand_over(now)
             for key, own in self.own.due(now):
-                self._tasks.start(self._publish(key, own), "republish")
+                self._tasks.start(self._republish(key, own), "republish")
             deadlines = [tidy_at, self._look_around_at, self._hand_off.deadline(now), self.own.deadline()]
             pause = min(at for at in deadlines if at is not None) - self.shared.now()
             self._wake.clear()
@@ -492,10 +515,16 @@ class DhtNode:
             self.counters["dht.handed_off"] += 1
             server.protocol.store(contact, record.blob, self._on_handed(contact, record))
 
-    def _on_handed(self, contact: Contact, record: AnyRecord) -> Callable[[Any], None]:
-        def on_answer(answer: Any) -> None:
+    def _on_handed(self, contact: Contact, record: AnyRecord) -> Callable[[Answer | None], None]:
+        def on_answer(answer: Answer | None) -> None:
             own = self.own.get(record.key)
-            if answer is not None and own is not None and own.record is record:
+            if answer is None or not isinstance(answer.reply, Stored) or answer.reply.outcome != StoreOutcome.STORED:
+                return
+            if own is not None and own.record is record:
                 self.own.on_stored(record.key, contact.id)
 
         return on_answer
+
+
+def _seq(record: AnyRecord) -> int:
+    return record.seq

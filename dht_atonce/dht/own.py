@@ -98,13 +98,21 @@ class OwnRecords:
             return
         wanted = max(1, min(self._network.k, known) / 2)
         if known and len(own.confirmed) < wanted:
-            first, most = self._config.publish_backoff_first_s, self._config.publish_backoff_max_s
-            own.backoff_s = min(most, own.backoff_s * 2 or first)
-            own.due_at = now + own.backoff_s * self._rng.uniform(0.75, 1.25)
+            self._back_off(own, now)
             return
         own.backoff_s = 0.0
         quarter = self._network.record_life_s / 4
         own.due_at = now + quarter * self._rng.uniform(1 - _JITTER, 1 + _JITTER)
+
+    def on_failed(self, own: OwnRecord, generation: int, now: float) -> None:
+        """A round of publishing ended in an error: it is due again after a growing pause."""
+        if own.generation == generation:
+            self._back_off(own, now)
+
+    def _back_off(self, own: OwnRecord, now: float) -> None:
+        first, most = self._config.publish_backoff_first_s, self._config.publish_backoff_max_s
+        own.backoff_s = min(most, own.backoff_s * 2 or first)
+        own.due_at = now + own.backoff_s * self._rng.uniform(0.75, 1.25)
 
     def wants_replicas(self, key: bytes) -> bool:
         """Whether `key` is ours and fewer than k nodes hold its latest record."""

@@ -6,6 +6,7 @@ seat, `routing` says.
 """
 
 import asyncio
+import heapq
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
@@ -13,7 +14,7 @@ from kademlia.protocol import KademliaProtocol
 
 from dht_atonce.codec import decode, encode
 from dht_atonce.datagrams import MAX_DATAGRAM, DatagramSocket
-from dht_atonce.dht.contact import Contact
+from dht_atonce.dht.contact import Contact, contact_at
 from dht_atonce.dht.cookies import Proof
 from dht_atonce.dht.operations import Asked, Operations
 from dht_atonce.dht.routing import RoutingTable, Seating
@@ -61,6 +62,8 @@ class Answer(NamedTuple):
 
     reply: Reply
     rtt_s: float
+    proved: bool
+    """Our request carried a cookie that is still good: they know that we are where we say."""
 
 
 OnAnswer = Callable[[Answer | None], None]
@@ -70,12 +73,13 @@ OnAnswer = Callable[[Answer | None], None]
 class _Outstanding:
     __slots__ = (
         "contact",
+        "cookie",
         "datagram",
+        "deadline",
         "needs_cookie_again",
         "on_answer",
         "request",
         "sent_at",
-        "timer",
         "tries",
     )
 
@@ -83,11 +87,12 @@ class _Outstanding:
         self.contact = contact
         self.request = request
         self.on_answer = on_answer
+        self.cookie = b""
         self.datagram = b""
         self.sent_at = 0.0
         self.tries = 0
+        self.deadline = 0.0
         self.needs_cookie_again = False
-        self.timer: asyncio.TimerHandle | None = None
 
 
 class SealedProtocol(KademliaProtocol):
@@ -110,7 +115,11 @@ class SealedProtocol(KademliaProtocol):
         self._counters = shared.counters
         self._socket: DatagramSocket | None = None
         self._loop = asyncio.get_running_loop()
-        self._key_waiters: dict[bytes, tuple[Address, asyncio.Future[bytes]]] = {}
+        # (deadline, request id) of all tries, the earliest first; those that were answered or tried again meanwhile are
+        # passed over. One timer for all: asyncio's own heap compares handles in Python, at ten times the cost.
+        self._deadlines: list[tuple[float, bytes]] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._key_waiters: dict[bytes, tuple[Address, asyncio.Future[bytes | None]]] = {}
         self.router = RoutingTable(own, shared.network.k, shared.config, local=shared.network.local, now=shared.now())
         routers[family] = self.router
         self._operations = Operations(
@@ -144,10 +153,14 @@ class SealedProtocol(KademliaProtocol):
         if self._socket is not None:
             self._socket.close()
             self._socket = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         for request_id in list(self._outstanding):
             self._finish(request_id, None)
         for _, waiter in self._key_waiters.values():
-            waiter.cancel()
+            if not waiter.done():
+                waiter.set_result(None)
 
     # --- asking ---
 
@@ -184,7 +197,7 @@ class SealedProtocol(KademliaProtocol):
         if self._socket is None:
             return None
         nonce = self._shared.host.rng.randbytes(NONCE_SIZE)
-        waiter: asyncio.Future[bytes] = self._loop.create_future()
+        waiter: asyncio.Future[bytes | None] = self._loop.create_future()
         self._key_waiters[nonce] = (address, waiter)
         try:
             for _ in range(self._shared.config.tries):
@@ -201,7 +214,7 @@ class SealedProtocol(KademliaProtocol):
 
     def _seal(self, outstanding: _Outstanding) -> None:
         shared, contact = self._shared, outstanding.contact
-        cookie = shared.known.cookie(contact, shared.now())
+        cookie = outstanding.cookie = shared.known.cookie(contact, shared.now())
         is_find = isinstance(outstanding.request, FindNode | FindValue)
         try:
             outstanding.datagram = shared.sealer.seal(
@@ -233,14 +246,34 @@ class SealedProtocol(KademliaProtocol):
         else:
             outstanding.tries = shared.config.tries
             timeout_s = 0.0
-        outstanding.timer = self._loop.call_later(
-            min(timeout_s, shared.config.max_timeout_s), self._on_timeout, request_id
-        )
+        outstanding.deadline = outstanding.sent_at + min(timeout_s, shared.config.max_timeout_s)
+        heapq.heappush(self._deadlines, (outstanding.deadline, request_id))
+        self._arm()
 
-    def _on_timeout(self, request_id: bytes) -> None:
-        outstanding = self._outstanding.get(request_id)
-        if outstanding is None:
+    def _arm(self) -> None:
+        """See to it that the timer fires no later than the earliest deadline."""
+        if not self._deadlines:
             return
+        earliest = self._deadlines[0][0]
+        if self._timer is not None:
+            if self._timer.when() <= earliest:
+                return
+            self._timer.cancel()
+        self._timer = self._loop.call_at(earliest, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        now = self._loop.time()
+        while self._deadlines and self._deadlines[0][0] <= now:
+            deadline, request_id = heapq.heappop(self._deadlines)
+            outstanding = self._outstanding.get(request_id)
+            if outstanding is not None and outstanding.deadline == deadline:
+                self._on_timeout(request_id, outstanding)
+        while self._deadlines and self._deadlines[0][1] not in self._outstanding:
+            heapq.heappop(self._deadlines)
+        self._arm()
+
+    def _on_timeout(self, request_id: bytes, outstanding: _Outstanding) -> None:
         if outstanding.tries < self._shared.config.tries:
             self._counters["dht.resent"] += 1
             self._try(request_id, outstanding)
@@ -251,8 +284,6 @@ class SealedProtocol(KademliaProtocol):
 
     def _finish(self, request_id: bytes, answer: Answer | None) -> None:
         outstanding = self._outstanding.pop(request_id)
-        if outstanding.timer is not None:
-            outstanding.timer.cancel()
         if self.on_outcome is not None:
             self.on_outcome(outstanding.contact, answer is not None)
         self._loop.call_soon(outstanding.on_answer, answer)
@@ -279,7 +310,7 @@ class SealedProtocol(KademliaProtocol):
                 self._on_key_reply(data, addr)
             else:
                 opened = self._shared.sealer.open(data)
-                sender = Contact(opened.sender, addr)
+                sender = contact_at(opened.sender, addr)
                 if opened.type is PacketType.REQUEST:
                     self._on_request(opened, sender, len(data))
                 else:
@@ -348,15 +379,15 @@ class SealedProtocol(KademliaProtocol):
         if isinstance(reply, NeedCookie) and not outstanding.needs_cookie_again and len(reply.cookie) == 16:
             outstanding.needs_cookie_again = True
             outstanding.tries = 0
-            if outstanding.timer is not None:
-                outstanding.timer.cancel()
             self._seal(outstanding)
             self._try(reply.request_id, outstanding)
             return
         useful = isinstance(reply, _EXPECTED[type(outstanding.request)] | Refused)
         if not useful:
             self._counters["dht.wrong_reply"] += 1
-        self._finish(reply.request_id, Answer(reply, rtt_s) if useful else None)
+        self._finish(
+            reply.request_id, Answer(reply, rtt_s, bool(outstanding.cookie) and not reply.cookie) if useful else None
+        )
 
     def _seat(self, contact: Contact, now: float) -> None:
         if self.router.on_proved(contact, now) is Seating.SEATED and self.on_seated is not None:

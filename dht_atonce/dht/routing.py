@@ -6,8 +6,8 @@ Kademlia (Maymounkov and Mazières 2002), sections 2.2, 2.4 and 4.2, on `kademli
 - Nothing here sends or starts a task; each input says what happened (rust-libp2p's `kbucket`).
 - One lost packet evicts nobody. A *failing* contact is asked last and never passed on; it goes after three failures and
   either a verified replacement or 15 minutes. While everybody fails, the fault is ours, and nobody's failures count.
-- The k nearest are the true k nearest, found in a sorted list of ids: the smallest subtree round the target that holds k
-  of them is one slice of it, and only that slice is sorted by distance.
+- The k nearest are the true k nearest, found in a sorted list of ids: the smallest subtree round the target that holds
+  k of them is one slice of it, and only that slice is sorted by distance.
 - A bucket's depth and its refresh time come from its range and from our own lookups, not from its members or from
   queries.
 """
@@ -44,7 +44,7 @@ class Seating(Enum):
     WAITING = "waiting"
     """Its bucket is full; it comes in when a seat falls free."""
     REFUSED = "refused"
-    """Ourselves, or too many of its subnet."""
+    """Ourselves, or too many of its subnet; one that moves into such a subnet loses its seat."""
 
 
 class Seat:
@@ -192,6 +192,9 @@ class RoutingTable(StockRoutingTable):
             bucket.nodes.move_to_end(contact.id)
             if seat.contact.address == contact.address:
                 return Seating.KEPT
+            if not self._subnet_has_room(bucket, contact):
+                self._remove(bucket, seat, now)
+                return Seating.REFUSED
             self._leave_subnet(seat.contact)
             seat.contact = contact
             self._contacts[contact.long_id] = contact

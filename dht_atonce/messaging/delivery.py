@@ -19,7 +19,7 @@ from typing import NamedTuple
 from dht_atonce.config import MessagingConfig
 from dht_atonce.messaging.frames import Frame, Hello, MessageFrame
 
-__all__ = ["Delivery", "Outcome", "Outgoing", "Settled"]
+__all__ = ["Delivery", "Memory", "Outcome", "Outgoing", "Settled"]
 
 _MAX_SEQ = 1 << 63  # no pair gets there; a stranger who claims to be beyond must not make us count past 64 bits
 
@@ -50,26 +50,34 @@ class Settled(NamedTuple):
     outcome: Outcome
 
 
+class Memory(NamedTuple):
+    """Where an idle pair stands."""
+
+    their_incarnation: bytes
+    base: int
+    expected: int
+
+
 class Delivery:
     """One side of the pair of ourselves and one peer."""
 
-    def __init__(self, config: MessagingConfig, own_incarnation: bytes) -> None:
+    def __init__(self, config: MessagingConfig, own_incarnation: bytes, memory: "Memory | None" = None) -> None:
         self._config = config
         self._own_incarnation = own_incarnation
-        self.their_incarnation = b""
+        self.their_incarnation = memory.their_incarnation if memory else b""
         """8 B once a HELLO was heard."""
         # Sending: unacked[i] has the sequence number base + i; those before _next_index were sent over the present
         # link.
         self._waiting: deque[Outgoing] = deque()
         self._unacked: deque[Outgoing] = deque()
         self._unacked_bytes = 0
-        self._base = 1
+        self._base = memory.base if memory else 1
         self._next_index = 0
         self._probing = False
         self._retransmit_s = config.retransmit_s
         self._retransmit_at: float | None = None
         # Receiving
-        self._expected = 1
+        self._expected = memory.expected if memory else 1
         self._ack_due = False
 
     # --- getters ---
@@ -88,6 +96,10 @@ class Delivery:
         """When `on_timer` is to be called; None: nothing is due."""
         return self._retransmit_at
 
+    def memory(self) -> Memory:
+        """What has to be remembered when all else is forgotten; only of a pair with nothing queued."""
+        return Memory(self.their_incarnation, self._base, self._expected)
+
     def hello(self, record: bytes) -> Hello:
         """The HELLO with which we greet, as far as we remember the other."""
         if not self.their_incarnation:
@@ -105,8 +117,8 @@ class Delivery:
     def abandon(self, message: Outgoing) -> bool:
         """Nobody waits for `message` any more. True if it never left and is dropped; otherwise it stays in its place
         in the sequence until it is acknowledged."""
-        if message.was_sent:
-            return False
+        if message.was_sent or message not in self._waiting:
+            return False  # also if it was given back by `give_up` in the same moment
         self._waiting.remove(message)
         return True
 

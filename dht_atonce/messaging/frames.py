@@ -91,5 +91,8 @@ def read_frame(data: bytes) -> MessageFrame:
         if not fields or not isinstance(fields[0], int):
             raise WireError("a special without a tag")
         if fields[0] in (_HELLO, _BYE):
-            specials.append(decode(_SPECIAL_DECODER, bytes(raw)))
+            special = decode(_SPECIAL_DECODER, bytes(raw))
+            if isinstance(special, Hello) and len(special.yours) not in (0, 8):
+                raise WireError("an incarnation has 8 bytes")
+            specials.append(special)
     return MessageFrame(frame.seq0, frame.ack, frame.messages, specials)

@@ -20,7 +20,7 @@ from dht_atonce.errors import (
 from dht_atonce.host import Host
 from dht_atonce.identity import PeerId
 from dht_atonce.links import Link, LinkNet, LinkPort
-from dht_atonce.messaging.delivery import Delivery, Outcome, Outgoing, Settled
+from dht_atonce.messaging.delivery import Delivery, Memory, Outcome, Outgoing, Settled
 from dht_atonce.messaging.frames import Bye, ByeCode, Frame, Hello, MessageFrame, read_frame, write_frame
 from dht_atonce.messaging.inbox import Inbox, Message
 from dht_atonce.records import PresenceRecord, RecordParser
@@ -30,6 +30,9 @@ __all__ = ["FindPresence", "Messenger"]
 
 FindPresence = Callable[[PeerId, bool], Awaitable[PresenceRecord | None]]
 """Looks up a peer's presence; the flag asks for the fresh one."""
+
+
+_MAX_REDIALS = 3  # of a peer whose links end as soon as they are open
 
 
 class _Pair:
@@ -87,6 +90,8 @@ class Messenger:
         self._own_record = own_record
         self._find = find
         self._pairs: OrderedDict[PeerId, _Pair] = OrderedDict()
+        # What must be kept of an idle pair: without it, a message whose acknowledgement was lost would come twice.
+        self._memories: OrderedDict[PeerId, Memory] = OrderedDict()
         self._open: dict[_PeerLink, None] = {}
         self._tasks = TaskGroup()
         self._dials = asyncio.Semaphore(self.config.max_dials)
@@ -146,6 +151,8 @@ class Messenger:
         try:
             async with asyncio.timeout(timeout_s):
                 await waiter
+        except DeliveryUnknown:
+            raise  # a TimeoutError too, and it says more than we could
         except TimeoutError:
             if message.was_sent:
                 raise DeliveryUnknown(f"{to.short}… did not acknowledge within {timeout_s:g} s") from None
@@ -160,9 +167,11 @@ class Messenger:
     def _pair(self, peer_id: PeerId) -> _Pair:
         pair = self._pairs.get(peer_id)
         if pair is None:
-            pair = self._pairs[peer_id] = _Pair(peer_id, Delivery(self.config, self._own_incarnation))
-            if len(self._pairs) > self.config.max_pairs:
+            memory = self._memories.pop(peer_id, None)
+            if len(self._pairs) >= self.config.max_pairs:
                 self._forget_idle()
+            delivery = Delivery(self.config, self._own_incarnation, memory)
+            pair = self._pairs[peer_id] = _Pair(peer_id, delivery)
         self._pairs.move_to_end(peer_id)
         return pair
 
@@ -170,13 +179,22 @@ class Messenger:
         for peer_id, pair in self._pairs.items():
             if not pair.links and not pair.delivery.queued and pair.dialling is None and not pair.waiters:
                 del self._pairs[peer_id]
+                self._memories[peer_id] = pair.delivery.memory()
+                if len(self._memories) > self.config.max_memories:
+                    self._memories.popitem(last=False)
                 return
 
     async def _connect(self, pair: _Pair) -> None:
         """Bring about a link to the peer, or fail all that waits for one."""
+        error: PeerUnknown | PeerOffline | None = None
         try:
-            async with self._dials:
-                error = await self._dial_known(pair)
+            for _ in range(_MAX_REDIALS):
+                async with self._dials:
+                    error = await self._dial_known(pair)
+                if error is not None or pair.links:
+                    break
+            else:
+                error = PeerOffline(f"{pair.peer_id.short}… ends each link at once")
         finally:
             pair.dialling = None
         if error is None or pair.links:
@@ -196,11 +214,13 @@ class Messenger:
             if pair.links:
                 return None  # meanwhile the peer dialled us
             if record is None:
-                if fresh or not tried:
-                    return PeerUnknown(f"the network knows no peer {short}…") if not tried else None
+                if not tried:
+                    return PeerUnknown(f"the network knows no peer {short}…")
                 break
             if record.is_goodbye:
-                return PeerOffline(f"{short}… has said goodbye")
+                if fresh:
+                    return PeerOffline(f"{short}… has said goodbye")
+                continue  # it may be back already
             for endpoint in record.endpoints:
                 if endpoint in tried:
                     continue
@@ -325,6 +345,12 @@ class Messenger:
         if peer_link.timer is not None:
             peer_link.timer.cancel()
         peer_link.pair = pair
+        if peer_link.greeted is None:
+            # It dialled us again: its earlier links are dead, or will be. One that we dialled may stay beside.
+            for earlier in [known for known in pair.links if known.greeted is None]:
+                pair.links.remove(earlier)
+                self._open.pop(earlier, None)
+                earlier.link.close()
         pair.links.append(peer_link)
         self._settle(pair, pair.delivery.on_hello(hello, record.incarnation))
         if peer_link.greeted is None:

@@ -71,7 +71,7 @@ class Directory:
         most = self._config.max_contacts
         if len(fresh) <= most:
             missing = most - len(fresh)
-            chosen = fresh + (stale[-missing:] if missing else [])
+            chosen = (stale[-missing:] if missing else []) + fresh
             return [entry.contact for entry in reversed(chosen)]
         latest = fresh.pop()
         ring = sorted((entry.contact for entry in fresh), key=lambda contact: contact.id)

@@ -223,6 +223,7 @@ class _VirtualLink:
         self._on_frame: OnFrame | None = None
         self._on_closed: OnClosed | None = None
         self._early: deque[bytes] = deque()
+        self._under_way: deque[bytes | None] = deque()
 
     def start(self, on_frame: OnFrame, on_closed: OnClosed) -> None:
         self._on_frame, self._on_closed = on_frame, on_closed
@@ -234,14 +235,27 @@ class _VirtualLink:
             raise MessageTooLarge(f"a frame has at most {_MAX_BODY} bytes, this has {len(body)}")
         if self.is_closed:
             return False
-        if self.remote is not None and self._world.delivers(self._ip, self.remote.ip):
-            self._loop.call_later(self._world.latency_s, self.other._arrive, body)
+        self._dispatch(body)
         return True
 
     def close(self) -> None:
         if not self.is_closed:
             self.is_closed = True
-            self._loop.call_later(self._world.latency_s, self.other._end, "closed by the other side")
+            self._dispatch(None)
+
+    def _dispatch(self, body: bytes | None) -> None:
+        """Have the other end hear `body`, or the end of the link, unless the two are cut off."""
+        if self.remote is not None and self._world.delivers(self._ip, self.remote.ip):
+            self._under_way.append(body)
+            self._loop.call_later(self._world.latency_s, self._deliver)
+
+    def _deliver(self) -> None:
+        # Timers of one moment fire in any order; frames do not arrive so.
+        body = self._under_way.popleft()
+        if body is None:
+            self.other._end("closed by the other side")
+        else:
+            self.other._arrive(body)
 
     def _arrive(self, body: bytes) -> None:
         if self.is_closed:

@@ -1,0 +1,362 @@
+"""The vectors of docs/wire.md: what this code makes and reads, byte for byte.
+
+Each structure is checked three times: the code makes the stored bytes from the stored inputs, it reads them back, and
+so does what stands in docs/wire.md, written out here with other people's primitives.
+"""
+
+import asyncio
+import base64
+import hashlib
+import json
+from typing import Any
+
+import make_vectors
+import msgspec
+import nacl.bindings as sodium
+import nacl.public
+import nacl.secret
+import nacl.signing
+import pytest
+from support import NOW, Stranger, start_node, virtual
+
+from atonce_sim.world import World
+from dht_atonce.codec import decode, encode
+from dht_atonce.config import NetworkConfig
+from dht_atonce.dht import wire
+from dht_atonce.dht.contact import Contact, pack_contact, unpack_contact
+from dht_atonce.dht.sealing import PacketType, Sealer, answer_key_request, key_request, read_key_reply
+from dht_atonce.discovery import seed_wire
+from dht_atonce.endpoints import Address, pack_address, unpack_address
+from dht_atonce.errors import RecordError, WireError
+from dht_atonce.identity import Identity, NodeKey, PeerId, node_id
+from dht_atonce.messaging import frames
+from dht_atonce.records import PresenceRecord, RecordParser, ValueRecord, presence_key, value_key
+
+FILES = {name: json.loads((make_vectors.FOLDER / f"{name}.json").read_text("utf-8")) for name in make_vectors.FILES}
+
+pack = msgspec.msgpack.encode
+unhex = bytes.fromhex
+
+
+def vectors(file: str, *groups: str) -> Any:
+    """Parametrize with all vectors of some groups of a file."""
+    found = [vector for group in groups for vector in FILES[file][group]]
+    names = [
+        vector.get("title") or vector.get("type") or vector.get("text") or str(n) for n, vector in enumerate(found)
+    ]
+    return pytest.mark.parametrize("vector", found, ids=names)
+
+
+def blake2b(size: int, data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=size).digest()
+
+
+def plain(fields: Any) -> Any:
+    """A structure as `make_vectors` notes it: bytes in hex."""
+    if isinstance(fields, bytes):
+        return fields.hex()
+    if isinstance(fields, list | tuple):
+        return [plain(field) for field in fields]
+    return fields
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_script_writes_what_is_stored(name: str) -> None:
+    assert make_vectors.text_of(name) == (make_vectors.FOLDER / f"{name}.json").read_text("utf-8")
+
+
+# --- 1. Names ---
+
+
+@vectors("names", "peer ids")
+def test_peer_ids(vector: dict[str, str]) -> None:
+    who = Identity(unhex(vector["secret_seed"]))
+    assert who.id.key.hex() == vector["key"]
+    assert who.id.curve_key.hex() == vector["curve_key"]
+    assert str(who.id) == vector["text"]
+    assert PeerId.parse(vector["text"]) == who.id
+
+    assert bytes(nacl.signing.SigningKey(unhex(vector["secret_seed"])).verify_key).hex() == vector["key"]
+    key = unhex(vector["key"])
+    checksum = blake2b(2, b"atonce peer id" + key + b"\x01")
+    assert base64.b32encode(key + checksum + b"\x01").decode().lower() == vector["text"]
+    assert bytes(nacl.signing.VerifyKey(key).to_curve25519_public_key()).hex() == vector["curve_key"]
+
+
+@vectors("names", "node ids")
+def test_node_ids(vector: dict[str, str]) -> None:
+    node, salt = NodeKey(unhex(vector["secret"])), unhex(vector["salt"])
+    assert node.public.hex() == vector["public"]
+    assert node_id(node.public, salt).hex() == vector["id"]
+    assert bytes(nacl.public.PrivateKey(unhex(vector["secret"])).public_key).hex() == vector["public"]
+    assert blake2b(20, unhex(vector["public"]) + salt).hex() == vector["id"]
+
+
+@vectors("names", "network ids")
+def test_network_ids(vector: dict[str, str]) -> None:
+    name, authority = vector["name"], unhex(vector["authority_key"])
+    assert NetworkConfig(name=name, authority_key=authority).network_id.hex() == vector["id"]
+    assert blake2b(16, bytes([len(name.encode())]) + name.encode() + authority).hex() == vector["id"]
+
+
+@vectors("names", "addresses")
+def test_addresses(vector: dict[str, Any]) -> None:
+    address = Address(vector["ip"], vector["port"])
+    assert pack_address(address).hex() == vector["bytes"]
+    assert unpack_address(unhex(vector["bytes"])) == address
+
+
+@vectors("names", "contacts")
+def test_contacts(vector: dict[str, Any]) -> None:
+    contact = Contact(unhex(vector["key"]), Address(vector["ip"], vector["port"]))
+    assert pack_contact(contact).hex() == vector["bytes"]
+    assert unpack_contact(unhex(vector["bytes"]), contact.address.family, local=True) == contact
+    assert vector["bytes"] == vector["key"] + pack_address(contact.address).hex()
+
+
+# --- 2. Records ---
+
+
+def signed(vector: dict[str, Any], kind: int, fields: list[Any]) -> bytes:
+    """A record, made from docs/wire.md and the libraries alone."""
+    key = nacl.signing.SigningKey(unhex(vector["secret_seed"]))
+    payload = pack([0, bytes(key.verify_key), vector["seq"], unhex(vector["incarnation"]), vector["expires"], *fields])
+    network_id = NetworkConfig(name=vector["network"]).network_id
+    signature = key.sign(b"atonce record v1" + bytes([kind]) + network_id + payload).signature
+    return bytes([1, kind]) + signature + payload
+
+
+@vectors("records", "presence", "goodbye")
+def test_presence_records(vector: dict[str, Any]) -> None:
+    network, who = NetworkConfig(name=vector["network"]), Identity(unhex(vector["secret_seed"]))
+    record = PresenceRecord.sign(
+        who,
+        network,
+        seq=vector["seq"],
+        incarnation=unhex(vector["incarnation"]),
+        expires=vector["expires"],
+        status=vector["status"],
+        endpoints=tuple(Address(ip, port) for ip, port in vector["endpoints"]),
+        capabilities=tuple(vector["capabilities"]),
+    )
+    assert record.blob.hex() == vector["record"]
+    assert record.key.hex() == vector["key"]
+    assert presence_key(network, who.id) == record.key
+    assert RecordParser(network).parse(unhex(vector["record"]), NOW) == record
+    assert record.is_goodbye == (vector["title"] == "goodbye")
+
+    packed = [pack_address(Address(ip, port)) for ip, port in vector["endpoints"]]
+    assert signed(vector, 1, [vector["status"], packed, vector["capabilities"]]).hex() == vector["record"]
+    assert blake2b(20, network.network_id + b"\x01" + who.id.key).hex() == vector["key"]
+
+
+@vectors("records", "value")
+def test_value_records(vector: dict[str, Any]) -> None:
+    network, who = NetworkConfig(name=vector["network"]), Identity(unhex(vector["secret_seed"]))
+    record = ValueRecord.sign(
+        who,
+        network,
+        seq=vector["seq"],
+        incarnation=unhex(vector["incarnation"]),
+        expires=vector["expires"],
+        name=vector["name"],
+        value=unhex(vector["value"]),
+    )
+    assert record.blob.hex() == vector["record"]
+    assert record.key.hex() == vector["key"]
+    assert value_key(network, who.id, vector["name"]) == record.key
+    assert RecordParser(network).parse(unhex(vector["record"]), NOW) == record
+
+    assert signed(vector, 2, [vector["name"], unhex(vector["value"])]).hex() == vector["record"]
+    assert blake2b(20, network.network_id + b"\x02" + who.id.key + vector["name"].encode()).hex() == vector["key"]
+
+
+@vectors("records", "accepted")
+def test_a_later_minor_version_of_a_record_is_accepted_and_kept(vector: dict[str, str]) -> None:
+    parser = RecordParser(make_vectors.NETWORK)
+    later, known = parser.parse(unhex(vector["record"]), NOW), parser.parse(unhex(vector["same_as"]), NOW)
+    assert later.blob.hex() == vector["record"]
+    assert (later.key, later.seq, later.expires, type(later)) == (known.key, known.seq, known.expires, type(known))
+
+
+@vectors("records", "refused")
+def test_refused_records(vector: dict[str, str]) -> None:
+    with pytest.raises(RecordError) as caught:
+        RecordParser(make_vectors.NETWORK).parse(unhex(vector["record"]), NOW)
+    assert caught.value.reason == vector["reason"]
+
+
+# --- 3. Datagrams ---
+
+OPS = {"Ping": 1, "FindNode": 2, "FindValue": 3, "Store": 4}
+ANSWERS = {"Pong": 1, "Found": 2, "Stored": 3, "NeedCookie": 4, "Refused": 5}
+
+
+@vectors("bodies", "requests", "replies")
+def test_bodies(vector: dict[str, Any]) -> None:
+    decoder: Any = wire.request_decoder if vector["type"] in OPS else wire.reply_decoder
+    read = decode(decoder, unhex(vector["body"]))
+    assert type(read).__name__ == vector["type"]
+    assert {name: plain(getattr(read, name)) for name in read.__struct_fields__} == vector["fields"]
+    assert encode(read).hex() == vector["body"]
+
+    tag = (OPS | ANSWERS)[vector["type"]]
+    assert plain(msgspec.msgpack.decode(unhex(vector["body"]))) == [tag, *vector["fields"].values()]
+
+
+@vectors("bodies", "later requests", "later replies")
+def test_a_later_minor_version_of_a_body_is_understood(vector: dict[str, str]) -> None:
+    decoder: Any = wire.request_decoder if vector["type"] in OPS else wire.reply_decoder
+    later, known = decode(decoder, unhex(vector["body"])), decode(decoder, unhex(vector["same_as"]))
+    assert later.minor == 1
+    assert msgspec.structs.replace(later, minor=0) == known
+
+
+@vectors("bodies", "refused requests")
+def test_refused_bodies(vector: dict[str, str]) -> None:
+    with pytest.raises(WireError):
+        decode(wire.request_decoder, unhex(vector["body"]))
+
+
+@vectors("datagrams", "sealed")
+def test_sealed_datagrams(vector: dict[str, Any]) -> None:
+    sender, recipient = NodeKey(unhex(vector["sender_secret"])), NodeKey(unhex(vector["recipient_secret"]))
+    network_id, nonce, cookie = (unhex(vector[name]) for name in ("network_id", "nonce", "cookie"))
+    body, sealed, kind = unhex(vector["body"]), unhex(vector["datagram"]), PacketType[vector["type"]]
+    sealer = Sealer(sender, network_id, 1)
+    assert sealer.seal(kind, recipient.public, body, nonce, cookie, vector["min_size"]) == sealed
+    assert Sealer(recipient, network_id, 1).open(sealed) == (kind, sender.public, cookie, body)
+    assert vector["min_size"] <= len(sealed) <= 1232
+
+    # The recipient's side, from docs/wire.md alone.
+    start = 74 if cookie else 58
+    assert sealed[:2] == bytes([1, kind | (0x80 if cookie else 0)])
+    assert sealed[34:58] == nonce
+    assert sealed[58:start] == cookie
+    pair = sodium.crypto_box_beforenm(sealed[2:34], unhex(vector["recipient_secret"]))
+    key = blake2b(32, pair + sender.public + recipient.public + network_id)
+    content = nacl.secret.SecretBox(key).decrypt(sealed[start:], nonce)
+    assert content[0] == kind
+    assert content[3 : 3 + int.from_bytes(content[1:3], "big")] == body
+    assert not any(content[3 + len(body) :])
+
+
+@vectors("datagrams", "refused")
+def test_refused_datagrams(vector: dict[str, str]) -> None:
+    data = unhex(vector["datagram"])
+    if data[0] == 1:  # the major version is the protocol's to look at
+        with pytest.raises(WireError):
+            Sealer(make_vectors.NODE_B, make_vectors.NETWORK.network_id, 1).open(data)
+
+
+@virtual
+async def test_a_node_drops_the_refused_datagrams_and_counts_them() -> None:
+    # The node of the vectors, so that the same bytes would be answered if they were not spoilt.
+    world = World()
+    home = NetworkConfig(name=make_vectors.NETWORK.name, local=True)
+    node = await start_node(world, home, node_key=make_vectors.NODE_B)
+    stranger = Stranger(world)
+    for vector in FILES["datagrams"]["refused"]:
+        before = node.counters.copy()
+        stranger.send(unhex(vector["datagram"]), node.addresses[0])
+        await asyncio.sleep(1)
+        counted = node.counters - before
+        assert counted[vector.get("counter", "dht.unreadable")] == 1, vector["title"]
+        assert not stranger.heard
+    stranger.send(unhex(FILES["datagrams"]["sealed"][0]["datagram"]), node.addresses[0])
+    await asyncio.sleep(1)
+    assert len(stranger.heard) == 1
+    await node.aclose()
+
+
+@vectors("datagrams", "key")
+def test_key_requests(vector: dict[str, str]) -> None:
+    network_id, nonce, node_key = (unhex(vector[name]) for name in ("network_id", "nonce", "node_key"))
+    request, reply = unhex(vector["request"]), unhex(vector["reply"])
+    assert key_request(nonce, network_id) == request
+    assert answer_key_request(request, network_id, node_key) == reply
+    assert read_key_reply(reply) == (nonce, node_key)
+    assert request == b"\x01\x03" + nonce + network_id + bytes(96 - 42)
+    assert reply == b"\x01\x04" + nonce + node_key
+
+
+# --- 5. The seed handshake ---
+
+SEED_TAGS = {"Hello": 1, "Challenge": 2, "Authenticate": 3, "Ok": 4, "Nope": 5}
+
+
+@vectors("seed", "messages")
+def test_seed_messages(vector: dict[str, Any]) -> None:
+    read = decode(seed_wire.message_decoder, unhex(vector["message"]))
+    assert type(read).__name__ == vector["type"]
+    assert {name: plain(getattr(read, name)) for name in read.__struct_fields__} == vector["fields"]
+    assert encode(read).hex() == vector["message"]
+    raw = plain(msgspec.msgpack.decode(unhex(vector["message"])))
+    assert raw == [SEED_TAGS[vector["type"]], *vector["fields"].values()]
+
+
+@vectors("seed", "later messages")
+def test_a_later_minor_version_of_a_seed_message_is_understood(vector: dict[str, str]) -> None:
+    later, known = (decode(seed_wire.message_decoder, unhex(vector[name])) for name in ("message", "same_as"))
+    assert msgspec.structs.replace(later, minor=0) == known
+
+
+@vectors("seed", "challenge body")
+def test_the_challenge_body(vector: dict[str, Any]) -> None:
+    read = decode(seed_wire.body_decoder, unhex(vector["body"]))
+    assert {name: plain(getattr(read, name)) for name in read.__struct_fields__} == vector["fields"]
+    assert encode(read).hex() == vector["body"]
+    assert plain(msgspec.msgpack.decode(unhex(vector["body"]))) == list(vector["fields"].values())
+
+
+@vectors("seed", "signatures")
+def test_signatures_of_the_seed_handshake(vector: dict[str, str]) -> None:
+    signer = Identity(unhex(vector["signer_secret_seed"]))
+    curve_key, body, signature = (unhex(vector[name]) for name in ("client_curve_key", "challenge_body", "signature"))
+    if vector["title"] == "challenge":
+        assert seed_wire.sign_challenge(signer, curve_key, body) == signature
+        challenge = seed_wire.Challenge(0, body, signature)
+        assert seed_wire.verify_challenge(signer.id, curve_key, challenge)
+        assert not seed_wire.verify_challenge(signer.id, bytes(32), challenge)
+        message = b"atonce challenge v1" + curve_key + body
+    else:
+        network_id, node_key, seed = (
+            unhex(vector["network_id"]),
+            unhex(vector["node_key"]),
+            PeerId.parse(vector["seed"]),
+        )
+        assert seed_wire.sign_authenticate(signer, network_id, seed, node_key, body) == signature
+        answer = seed_wire.Authenticate(0, node_key, b"", signature)
+        assert seed_wire.verify_authenticate(signer.id, network_id, seed, answer, body)
+        assert not seed_wire.verify_authenticate(signer.id, network_id, seed, answer, body + b"\0")
+        message = b"atonce authenticate v1" + network_id + seed.key + curve_key + node_key + blake2b(32, body)
+    assert nacl.signing.SigningKey(unhex(vector["signer_secret_seed"])).sign(message).signature == signature
+
+
+# --- 6. Messages ---
+
+SPECIALS: dict[str, Any] = {"Hello": frames.Hello, "Bye": frames.Bye}
+
+
+@vectors("frames", "frames")
+def test_frames(vector: dict[str, Any]) -> None:
+    messages = [unhex(message) for message in vector["messages"]]
+    specials = []
+    for special in vector["specials"]:
+        fields = {name: value for name, value in special.items() if name != "type"}
+        for name in {"record", "yours"} & set(fields):
+            fields[name] = unhex(fields[name])
+        specials.append(SPECIALS[special["type"]](**fields))
+    frame = frames.Frame(vector["flags"], vector["seq0"], vector["ack"], messages, specials)
+    assert frames.write_frame(frame).hex() == vector["frame"]
+    assert frames.read_frame(unhex(vector["frame"])) == (vector["seq0"], vector["ack"], messages, specials)
+
+    tags = {"Hello": 1, "Bye": 2}
+    by_hand = [[tags[s["type"]], *(value for name, value in s.items() if name != "type")] for s in vector["specials"]]
+    raw = plain(msgspec.msgpack.decode(unhex(vector["frame"])))
+    assert raw == [vector["flags"], vector["seq0"], vector["ack"], vector["messages"], by_hand]
+
+
+@vectors("frames", "later frames")
+def test_a_later_minor_version_of_a_frame_is_understood(vector: dict[str, str]) -> None:
+    assert frames.read_frame(unhex(vector["frame"])) == frames.read_frame(unhex(vector["same_as"]))
