@@ -61,7 +61,7 @@ class SystemOffload:
 
 
 class LinkNetFactory(Protocol):
-    """Links are made per identity: its key is what they prove. `messaging.curve.CurveNet` is the real one."""
+    """Links are made per identity: its key is what they prove. `messaging.curve.system_host` has the real ones."""
 
     def __call__(self, identity: Identity, counters: Counter[str] | None = None) -> LinkNet:
         """A `LinkNet` that counts in `counters`, if they are given, what it refuses."""
