@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from dht_atonce.endpoints import Address, Family
-from dht_atonce.errors import PortInUse
+from dht_atonce.errors import NoFamily, PortInUse
 
 __all__ = ["MAX_DATAGRAM", "DatagramNet", "DatagramSocket", "OnDatagram", "UdpNet"]
 
@@ -55,7 +55,7 @@ class UdpNet:
         try:
             sock = socket.socket(kind, socket.SOCK_DGRAM)
         except OSError as error:
-            raise PortInUse(f"no {bind.family.name} on this machine: {error.strerror}") from None
+            raise NoFamily(f"no {bind.family.name} on this machine: {error.strerror}") from None
         try:
             sock.setblocking(False)
             if bind.family is Family.IPV6:
@@ -64,6 +64,8 @@ class UdpNet:
             sock.bind(bind)
         except OSError as error:
             sock.close()
+            if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                raise NoFamily(f"{bind.ip} is no address of this machine; choose one that is") from None
             reason = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be bound ({error.strerror})"
             raise PortInUse(f"UDP {bind} {reason}; choose another port, or 0 for any") from None
         return _UdpSocket(sock, on_datagram)

@@ -19,6 +19,7 @@ __all__ = [
     "LinkRefused",
     "MessageTooLarge",
     "NetworkMismatch",
+    "NoFamily",
     "NotAccepted",
     "PeerClosed",
     "PeerIdError",
@@ -67,6 +68,10 @@ class ProfileInUse(ProfileError):
 
 class PortInUse(AtOnceError, OSError):
     """The port asked for belongs to another process, or may not be bound."""
+
+
+class NoFamily(PortInUse):
+    """This machine has no addresses of the family (IPv4 or IPv6) asked for."""
 
 
 class PeerClosed(AtOnceError):

@@ -5,7 +5,7 @@ from typing import TypeVar
 
 from dht_atonce.dht.node import DhtNode
 from dht_atonce.endpoints import Address, Family
-from dht_atonce.errors import PortInUse
+from dht_atonce.errors import NoFamily, PortInUse
 from dht_atonce.links import LinkPort
 
 __all__ = ["ANYWHERE", "listen_links", "listen_udp"]
@@ -49,13 +49,13 @@ async def listen_links(
 
 
 async def _each(ips: Sequence[str], bind_at: Callable[[str], Awaitable[T]]) -> list[T]:
-    """Bind at each address. Of the addresses of `ANYWHERE` one is enough."""
+    """Bind at each address. A family of `ANYWHERE` that the machine lacks is left out, if it has the other."""
     bound: list[T] = []
-    problem: PortInUse | None = None
+    problem: NoFamily | None = None
     for ip in ips:
         try:
             bound.append(await bind_at(ip))
-        except PortInUse as error:
+        except NoFamily as error:
             if ip not in ANYWHERE:
                 raise
             problem = error

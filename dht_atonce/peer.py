@@ -81,6 +81,7 @@ class Peer:
         self._first_record: PresenceRecord | None = None
         self._seen_from: dict[Family, str] = {}
         self._asked_network: NetworkConfig | None = None
+        self._clock_is_wrong = False
         self._seated = asyncio.Event()
         self._closed = False
         self.entry: Entry | None = None
@@ -288,6 +289,7 @@ class Peer:
             await self._save()
             result = await self._publish(ONLINE)
             self._emit("published", confirmed=result.confirmed, asked=result.asked)
+            self._check_clock()
 
     async def _start(self, network: NetworkConfig) -> DhtNode:
         """Bind our sockets, once the network is known."""
@@ -407,6 +409,7 @@ class Peer:
                     greeted = True
                     self._emit("first_contact", known=node.known_nodes)
                 backoff_s = _BACKOFF_FIRST_S
+                self._check_clock()
                 await asyncio.sleep(_WATCH_S)
                 continue
             await asyncio.sleep(backoff_s * self._host.rng.uniform(0.75, 1.25))
@@ -418,6 +421,16 @@ class Peer:
                 await self._climb(network, self._profile.state.contacts if node is not None else ())
             except AtOnceError as error:
                 self._emit("still_alone", message=str(error), again_s=round(backoff_s))
+
+    def _check_clock(self) -> None:
+        """A wrong clock is said: once, until it is right again."""
+        assert self._node is not None
+        off_s = self._node.shared.skew.correction_s
+        if off_s and not self._clock_is_wrong:
+            way = "behind" if off_s > 0 else "ahead"
+            message = f"this machine's clock is {abs(off_s):.0f} s {way}; records are signed with the others' time"
+            self._emit("warning", message=message)
+        self._clock_is_wrong = bool(off_s)
 
     async def _save_regularly(self) -> None:
         """Two seconds after the first seat and then every half a minute: a SIGKILL shall not cost the contacts."""

@@ -5,6 +5,8 @@
 - `state`: contacts, network, ports, incarnations as msgpack; written often, and losing it costs a visit to a seed.
 """
 
+import itertools
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -74,6 +76,9 @@ class Profile:
         self.node_key = NodeKey(self._secret(_NODE_KEY))
         self.state = self._read_state()
         self._written = b""
+        self._writing = threading.Lock()
+        self._saves = itertools.count(1)
+        self._last_save = 0
 
     @classmethod
     def open(cls, folder: Path | str | None, host: Host) -> "Profile":
@@ -97,9 +102,19 @@ class Profile:
     async def save(self) -> None:
         """Write the state, if it has changed, without holding up the loop. Raises `ProfileError`."""
         data = self._encoded()
-        if data != self._written:
-            await self._host.offload.run(lambda: self._disk.write(_STATE, data))
-            self._written = data
+        if data == self._written:
+            return
+        number = next(self._saves)
+
+        def write() -> None:
+            # A save that was cancelled goes on in its thread; it must not replace what a later one wrote.
+            with self._writing:
+                if number > self._last_save:
+                    self._disk.write(_STATE, data)
+                    self._last_save = number
+
+        await self._host.offload.run(write)
+        self._written = data
 
     def close(self) -> None:
         """Let others have the profile."""

@@ -29,6 +29,8 @@ class Around(NamedTuple):
     """A port on 127.0.0.1 where nobody listens."""
     deaf_seed: SeedUrl
     """A seed whose TCP answers and whose UDP does not."""
+    stopped: Member
+    """A seed that is stopped, as by Ctrl-Z."""
 
     @property
     def url(self) -> str:
@@ -170,6 +172,10 @@ CASES: dict[str, tuple[Make, str]] = {
     "nothing runs, status": (
         lambda a: ["status", "--profile", a.profile],
         "nothing runs with the profile .*; see: atonce join --help",
+    ),
+    "what runs is stopped, status": (
+        lambda a: ["status", "--profile", a.stopped.profile],
+        "has not answered within 5 s; if it is stuck, end it",
     ),
     # the way in
     "no seed": (
@@ -324,7 +330,7 @@ CASES: dict[str, tuple[Make, str]] = {
     "too few peers for a demo": (lambda a: ["demo", "--peers", "2"], "--peers.*; see: atonce demo --help"),
 }
 
-NO_ANSWER = {"the seed is mute", "the seed is mute, lookup", "the seed is deaf by UDP", "a peer in place of a seed"}
+NO_ANSWER = {"what runs is stopped, status", "the seed is mute", "the seed is mute, lookup", "the seed is deaf by UDP"}
 
 
 # --- those who do not answer ---

@@ -3,13 +3,14 @@ what to do. The cases are in cli_cases.py.
 """
 
 import re
+import signal
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 
 import pytest
 from cli_cases import CASES, NO_ANSWER, Around, closed_port, deaf_seed, mute_listener
-from cli_support import Outcome, atonce, net
+from cli_support import Outcome, atonce, net, seed
 
 pytestmark = pytest.mark.process
 
@@ -27,7 +28,9 @@ def outcomes(
     wanted = {item.callspec.params.get("case") for item in request.session.items if hasattr(item, "callspec")}
     with ExitStack() as stack:
         running = stack.enter_context(net(tmp_path_factory.mktemp("net")))
-        given = mute_listener(stack), closed_port(stack), deaf_seed(running.seed, stack)
+        stopped = stack.enter_context(seed(tmp_path_factory.mktemp("stopped") / "seed"))
+        stopped.process.signal(signal.SIGSTOP)
+        given = mute_listener(stack), closed_port(stack), deaf_seed(running.seed, stack), stopped
 
         def run(case: str) -> Outcome:
             around = Around(running, tmp_path_factory.mktemp("case"), *given)

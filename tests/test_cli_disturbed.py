@@ -1,4 +1,4 @@
-"""Running processes that strangers, their user or their machine disturb: what is sent to them counts, and they go on."""
+"""Running processes that strangers, their user or their machine disturb: it is counted or said, and they go on."""
 
 import json
 import os
@@ -75,7 +75,7 @@ def garbage() -> list[bytes]:
 
 
 def test_datagrams_that_nobody_can_read(victim: Member) -> None:
-    names = ("dht.short", "dht.unknown_major", "dht.unreadable")
+    names = ("dht.short", "dht.unknown_major", "dht.unreadable", "dht.unasked")
     before, sent = victim.counts(*names), garbage()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         for data in sent:
@@ -185,13 +185,6 @@ def test_clients_that_hang_up(running: Net) -> None:
     for sock in idle:
         sock.close()
     until(lambda: ask(alice.profile, "status")["ok"], "there is room again")
-
-
-def test_a_process_that_is_stopped_does_not_hold_up_others(tmp_path: Path) -> None:
-    with seed(tmp_path / "seed") as entry:
-        entry.process.signal(signal.SIGSTOP)
-        outcome = atonce("status", "--profile", entry.profile)
-    assert "has not answered within 5 s; if it is stuck, end it" in outcome.error
 
 
 def test_the_socket_of_a_killed_process(tmp_path: Path) -> None:

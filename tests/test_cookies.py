@@ -4,7 +4,7 @@ import hashlib
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dht_atonce.config import DhtConfig
@@ -57,6 +57,7 @@ def test_a_cookie_is_good_for_nobody_else(here: Address, there: Address, other_k
     assert issuer(2).check(cookie, here, KEY, 0.0) is Proof.NONE
 
 
+@settings(max_examples=50)
 @given(st.lists(st.tuples(st.floats(0, 200, allow_nan=False), st.booleans()), max_size=20))
 def test_it_depends_on_the_epochs_alone(steps: list[tuple[float, bool]]) -> None:
     # Whatever was issued or checked in between, and however long nobody came.

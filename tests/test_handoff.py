@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import replace
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import contact
 
@@ -73,6 +73,7 @@ def test_who_comes_again_gets_it_again_but_not_twice_at_once() -> None:
     assert len(drain(hand_off, 100.0)) == 2
 
 
+@settings(max_examples=40)
 @given(st.lists(st.tuples(st.floats(0, 3), st.integers(0, 5), st.integers(0, 60)), max_size=20), st.integers(1, 50))
 def test_no_more_than_so_many_a_second(steps: list[tuple[float, int, int]], rate: int) -> None:
     hand_off, now, taken = HandOff(replace(CONFIG, handoff_per_s=float(rate))), 100.0, list[float]()

@@ -92,6 +92,19 @@ def test_the_late_do_not_count_but_are_still_hoped_for() -> None:
     assert search.closest(2) == [a, b]
 
 
+@given(st.floats(0, 1e7), st.floats(0.005, 3.0))
+def test_what_is_due_at_the_deadline_is_done_then(now: float, hedge_s: float) -> None:
+    # However the sums are rounded; otherwise whoever comes back at the deadline would come back for ever.
+    search = Lookup(0, near(1, 2), own_id=OWN.to_bytes(20, "big"), need=2, now=now, config=CONFIG)
+    search.next(now, hedge_s)
+    late_at = search.deadline(hedge_s)
+    search.next(late_at, hedge_s)
+    over_at = search.deadline(hedge_s)
+    assert over_at > late_at
+    search.next(over_at, hedge_s)
+    assert search.end is LookupEnd.DEADLINE
+
+
 def test_it_does_not_end_while_somebody_nearer_is_late() -> None:
     a, b, c = near(1, 2, 3)
     search = lookup([a, b, c], need=2)
@@ -400,7 +413,7 @@ class StaticNetwork:
         return sorted(self.tables[node], key=lambda n: n.long_id ^ target)[: self.REPLY]
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(st.integers(0, 2**32), st.integers(2, 120), st.integers(0, 12))
 def test_it_finds_exactly_the_k_nearest_living_nodes(seed: int, count: int, dead: int) -> None:
     rng = random.Random(seed)

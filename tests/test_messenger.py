@@ -433,7 +433,7 @@ def test_closing_fails_what_waits_and_ends_the_reading() -> None:
             carol.vanish()
             sent, never_left = alice.sending(bob, b"sent"), alice.sending(carol, b"never left")
             await asyncio.sleep(1)
-            reader = asyncio.create_task(anext(alice.messenger.messages()))
+            reader = asyncio.ensure_future(anext(alice.messenger.messages()))
             await alice.aclose()
             with pytest.raises(DeliveryUnknown):
                 await sent

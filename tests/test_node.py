@@ -18,7 +18,6 @@ from support import (
     identity,
     node_key,
     presence,
-    public_ip,
     start_node,
     start_nodes,
     tasks_left,
@@ -35,7 +34,7 @@ from dht_atonce.dht.node import DhtNode, PublishResult
 from dht_atonce.dht.wire import FindNode, FindValue, Found, Ping, Pong, Refusal, Refused, Reply, Request, Store
 from dht_atonce.endpoints import Address, Family, pack_address
 from dht_atonce.errors import ClockWrong, MessageTooLarge, PeerIdError
-from dht_atonce.records import GONE, PresenceRecord, Record, presence_key, value_key
+from dht_atonce.records import GONE, MAX_RECORD, PresenceRecord, Record, presence_key, value_key
 
 SHORT = replace(LOCAL, record_life_s=600)
 """Records live for ten minutes, so that many lives pass in a test."""
@@ -100,7 +99,7 @@ async def test_what_anybody_publishes_everybody_finds(count: int) -> None:
 @virtual
 async def test_so_it_is_with_all_limits_on() -> None:
     world = World(seed=3)
-    nodes = await start_nodes(world, 20, PUBLIC)
+    nodes = await start_nodes(world, 15, PUBLIC)
     await all_publish(nodes)
     assert await missing(nodes, dict(enumerate(nodes))) == []
     await close(*nodes)
@@ -183,6 +182,28 @@ async def test_a_value_that_does_not_fit_is_refused_and_changes_nothing() -> Non
     assert await bob.get(f"{alice.identity.id}/name") == b"small"
     assert len(alice.own.keys()) == 1
     await close(alice, bob)
+
+
+# DEFECT: node.py, publish(): sign(0, 0) is up to 12 bytes shorter than the same with a real seq and a real expiry.
+@pytest.mark.xfail(strict=True, reason="a value that is a few bytes too large ends the one before all the same")
+@virtual
+async def test_a_value_that_nearly_fits_changes_nothing_either() -> None:
+    alice, bob = await start_nodes(World(), 2, SHORT)
+    await alice.set("name", b"small")
+    record = alice.shared.store.get(key_of(alice, "name"))
+    assert record is not None
+    # From 256 B on, two lengths (of the field, and of the value in it) take a byte more.
+    largest = MAX_RECORD - (len(record.blob) - len(b"small")) - 2
+    try:
+        for too_many in range(1, 15):
+            with pytest.raises(MessageTooLarge):
+                await alice.set("name", bytes(largest + too_many))
+        await asyncio.sleep(1200)
+        assert await bob.get(f"{alice.identity.id}/name", fresh=True) == b"small"
+        await alice.set("name", bytes(largest))
+        assert await bob.get(f"{alice.identity.id}/name", fresh=True) == bytes(largest)
+    finally:
+        await close(alice, bob)
 
 
 @virtual
@@ -426,7 +447,7 @@ async def test_our_own_past_is_no_conflict() -> None:
 @virtual
 async def test_a_fifth_of_all_packets_is_lost() -> None:
     world = World(seed=14, loss=0.2)
-    nodes = await start_nodes(world, 20)
+    nodes = await start_nodes(world, 15)
     await all_publish(nodes)
     await asyncio.sleep(60)
     assert await missing(nodes, dict(enumerate(nodes))) == []
@@ -447,13 +468,13 @@ async def test_three_in_ten_vanish_without_a_word() -> None:
     owners = {number: node for number, node in enumerate(nodes) if node in alive}
     loop = asyncio.get_running_loop()
     slowest = 0.0
-    for finder in alive[:7]:
+    for finder in alive[:4]:
         for number, owner in owners.items():
             began = loop.time()
             assert await finder.get(f"{owner.identity.id}/number") == number
             slowest = max(slowest, loop.time() - began)
     assert slowest < 1.0  # nobody waits for the dead to time out
-    assert await missing(alive[:3], owners, fresh=True) == []
+    assert await missing(alive[:2], owners, fresh=True) == []
     await close(*nodes)
 
 
@@ -632,10 +653,8 @@ async def test_the_other_family_is_learnt_from_replies() -> None:
     second = await start_both(world, 2, [first])
     await second.bootstrap([(*first.addresses[1], first.shared.node_key.public)])
     newcomer = await start_both(world, 3, [second])
-    assert {family: len(server.router) for family, server in newcomer.servers.items()} == {
-        Family.IPV4: 2,
-        Family.IPV6: 1,
-    } or len(newcomer.servers[Family.IPV6].router) >= 1
+    assert len(newcomer.servers[Family.IPV4].router) == 2
+    assert len(newcomer.servers[Family.IPV6].router) >= 1
     await close(first, second, newcomer)
 
 
@@ -750,5 +769,4 @@ async def test_a_transient_node_reads_and_leaves_no_trace() -> None:
     assert await missing([guest], dict(enumerate(nodes))) == []
     assert all(contact_of(guest) not in node.live_contacts(100) for node in nodes)
     assert guest.shared.store.count == 0
-    assert public_ip(1) not in world.unreachable
     await close(guest, *nodes)

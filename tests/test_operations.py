@@ -262,7 +262,7 @@ def value_of(blob_bytes: int) -> ValueRecord:
     )  # from 256 on, the length takes a byte more
 
 
-@settings(max_examples=400)
+@settings(max_examples=150)
 @given(
     family=st.sampled_from(Family),
     room=st.integers(LEAST_ROOM, WHOLE) | st.just(WHOLE),
@@ -345,8 +345,7 @@ def test_the_shortest_requests_can_be_answered() -> None:
         assert size(reply) <= 3 * (SEALED + len(encode(request)))
 
 
-def test_random_ids_do_not_matter() -> None:
-    # The same request to the same node has the same answer: nothing here rolls dice.
+def test_the_same_question_has_the_same_answer() -> None:
     rng = random.Random(5)
     for _ in range(20):
         target = rng.randbytes(20)

@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections import defaultdict
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -16,6 +17,7 @@ from support import (
     Stranger,
     close,
     contact,
+    contact_at,
     contact_of,
     node_key,
     presence,
@@ -197,7 +199,8 @@ async def test_a_request_is_repeated_once_and_then_has_failed() -> None:
     times = [at for at, _, _ in tap_of(node).sent]
     assert times == pytest.approx([0.0, 0.5])
     assert len({data for _, data, _ in tap_of(node).sent}) == 1  # the same bytes
-    assert heard == [(pytest.approx(1.5), None)]
+    assert [answer for _, answer in heard] == [None]
+    assert heard[0][0] == pytest.approx(1.5)
     assert node.counters["dht.resent"] == node.counters["dht.unanswered"] == 1
     await close(node)
 
@@ -318,7 +321,7 @@ async def test_a_reply_of_another_kind_is_no_answer(request_: Request, right: li
     world = World()
     for reply in (PONG, FOUND, STORED, REFUSED):
         node, stranger = await start_node(world), Stranger(world)
-        stranger.answers = lambda _request, _source, reply=reply: reply  # type: ignore[misc]
+        stranger.answers = lambda _request, _source, reply=reply: reply
         answer = await asked(node, stranger.contact, request_)
         assert (answer is not None) == (reply in right)
         assert node.counters["dht.wrong_reply"] == (reply not in right)
@@ -616,7 +619,7 @@ requests = st.one_of(
 )
 
 
-@settings(max_examples=150)
+@settings(max_examples=120)
 @given(
     body=requests,
     cookie=st.none() | st.binary(min_size=16, max_size=16),
@@ -803,6 +806,44 @@ async def test_seats_requests_and_outcomes_are_told() -> None:
     await pinged(node, stranger)
     assert told == [("outcome", stranger.contact, False)]
     await close(node)
+
+
+def strangers_in_one_bucket(world: World, node: DhtNode) -> list[Stranger]:
+    """Two whose ids share the first five bits, and these are not the node's."""
+    prefixes: dict[int, int] = {}
+    for number in range(2000, 3000):
+        prefix = node_key(number).id[0] >> 3
+        if prefix == node.shared.node_key.id[0] >> 3:
+            continue
+        if prefix in prefixes:
+            return [Stranger(world, prefixes[prefix]), Stranger(world, number)]
+        prefixes[prefix] = number
+    raise AssertionError("not among a thousand")
+
+
+# DEFECT: routing.py, _fill, and protocol.py, _seat: who gets the seat of somebody who failed is told to nobody, and so
+# gets no records handed to it.
+@pytest.mark.xfail(strict=True, reason="on_seated does not hear of who waited and then got a seat that fell free")
+@virtual
+async def test_who_waited_for_its_seat_is_told_too() -> None:
+    world = World()
+    told: list[Contact] = []
+    node = await start_node(world, replace(LOCAL, k=1), config=DhtConfig(failures_to_go=1))
+    node.on_seated = told.append
+    neighbour = contact_at(int.from_bytes(node.shared.node_key.id, "big") ^ 1)
+    protocol(node).router.on_proved(neighbour, 0.0)  # the one nearest to us always has a seat
+    first, second = strangers_in_one_bucket(world, node)
+    for stranger in (first, second):
+        await stranger.asks(node, Ping(0, ID, 0), await proves(stranger, node))
+    assert told == [first.contact]
+    assert not knows(node, second)
+    await pinged(node, first)
+    try:
+        assert not knows(node, first)
+        assert knows(node, second)
+        assert told == [first.contact, second.contact]
+    finally:
+        await close(node)
 
 
 # --- KEY ---

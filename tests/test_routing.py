@@ -95,6 +95,7 @@ def test_so_it_is_in_a_large_table(seed: int) -> None:
         assert router.find_neighbors(target, 20, exclude=left_out.id) == nearest(seated, target)[1:21]
 
 
+@settings(max_examples=50)
 @given(st.lists(ids, unique=True, max_size=60), st.data(), ids)
 def test_who_fails_is_never_passed_on_and_asked_last(known: list[int], data: st.DataObject, target: int) -> None:
     router = table()
@@ -432,6 +433,20 @@ def test_nobody_moves_into_a_full_subnet() -> None:
     assert subnets[bytes([1, 1, 1])] <= CONFIG.table_seats_per_subnet
 
 
+# DEFECT: routing.py, on_proved: the seat that moves is itself counted among those that leave no room.
+@pytest.mark.xfail(
+    strict=True, reason="a contact that changes its port loses its seat where its subnet is at the limit"
+)
+def test_who_moves_within_its_subnet_keeps_its_seat() -> None:
+    # A router at home that gives out another port, say.
+    router = table(local=False)
+    both = [contact_at(n << 150, f"1.1.1.{n}") for n in range(2)]
+    seat_all(router, both)
+    assert router.on_proved(contact_at(0, "1.1.1.0", port=5000), 1.0) is Seating.MOVED
+    assert router.on_proved(contact_at(1 << 150, "1.1.1.77"), 1.0) is Seating.MOVED
+    assert len(router) == 2
+
+
 # --- whatever happens ---
 
 
@@ -581,7 +596,7 @@ class PublicTableInUse(TableInUse):
 
 TestTableInUse = TableInUse.TestCase
 TestPublicTableInUse = PublicTableInUse.TestCase
-TestTableInUse.settings = TestPublicTableInUse.settings = settings(max_examples=30, stateful_step_count=25)
+TestTableInUse.settings = TestPublicTableInUse.settings = settings(max_examples=20, stateful_step_count=20)
 
 
 def test_seats_per_subnet_are_settings() -> None:

@@ -3,7 +3,6 @@
 import random
 from dataclasses import replace
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -201,9 +200,7 @@ def test_whatever_happens_the_list_stays_small_and_right(events: list[tuple[int,
     for family in Family:
         named = listed.pick(family, contact(newcomer).id, now)
         able = [
-            c
-            for c in latest
-            if c.address.family is family and c.id != contact(newcomer).id and now - live[c] <= 300.0
+            c for c in latest if c.address.family is family and c.id != contact(newcomer).id and now - live[c] <= 300.0
         ]
         assert len(named) == len(set(named)) == min(4, len(able))
         assert set(named) <= set(able)

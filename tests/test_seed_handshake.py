@@ -30,6 +30,7 @@ from dht_atonce.records import RecordParser, ValueRecord
 
 SEED, CLIENT, OTHER = identity(1), identity(2), identity(3)
 CLIENT_NODE, SEED_NODE = NodeKey(bytes([1] * 32)).public, NodeKey(bytes([2] * 32)).public
+SEEN_AT = Address("10.0.0.7", 0)
 LIFE_S, WALL = 30.0, 1_800_000_000.25
 
 
@@ -41,7 +42,7 @@ class Desk:
         client: Identity = CLIENT,
         *,
         network: NetworkConfig = NETWORK,
-        remote: Address | None = Address("10.0.0.7", 0),
+        remote: Address | None = SEEN_AT,
         proved: bool = True,
         rng: random.Random | None = None,
     ) -> None:
@@ -172,7 +173,7 @@ def test_another_network_is_refused_by_name() -> None:
     assert b"'test'" in outcome.data
 
 
-@pytest.mark.parametrize("name", ["x" * 64, "\x00" * 64, "é" * 32, "\U0001f600" * 16, "\x80" * 32])
+@pytest.mark.parametrize("name", ["x" * 64, "\x00" * 64, "é" * 32, "\U0001f600" * 16, "\x80" * 32], ids=len)
 def test_the_refusal_fits_whatever_the_network_s_name_is(name: str) -> None:
     assert reason(Desk(network=NetworkConfig(name, local=True)).says(Hello(0, "elsewhere")))[0] == 1
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from atonce_seed.server import SeedServer
 from support_peers import (
     ANY4,
     NETWORK,
@@ -23,6 +22,7 @@ from support_peers import (
     virtual,
 )
 
+from atonce_seed.server import SeedServer
 from dht_atonce.codec import decode, encode
 from dht_atonce.config import NetworkConfig, SeedConfig
 from dht_atonce.dht.contact import Contact
@@ -221,9 +221,7 @@ def test_it_refuses_to_store() -> None:
             peer = await village.open_peer()
             assert peer.record is not None
             (server,) = peer.node.servers.values()
-            answer = await server.ask(
-                seed_contact(seed), Store(0, server.protocol.request_id(), 0, peer.record.blob)
-            )
+            answer = await server.ask(seed_contact(seed), Store(0, server.protocol.request_id(), 0, peer.record.blob))
             assert answer is not None
             assert isinstance(answer.reply, Refused)
             assert answer.reply.reason == Refusal.NOT_HERE

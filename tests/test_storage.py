@@ -75,6 +75,7 @@ def test_a_goodbye_ends_what_it_says_goodbye_to() -> None:
     assert ours.keep(there, NOW) == (False, False, gone)
 
 
+@settings(max_examples=50)
 @given(
     st.lists(
         st.tuples(st.integers(1, 3), st.booleans(), st.integers(0, 3)).map(
@@ -195,17 +196,17 @@ def test_it_holds_what_a_plain_dict_would(steps: list[tuple[int, int, int, int]]
 
 
 def test_memory_is_bounded_by_what_is_held_not_by_what_ever_came() -> None:
-    # 20,000 renewals of 20 records, then as many records that come and go.
+    # 8,000 renewals of 20 records, then as many records that come and go.
     def entries(ours: RecordStore) -> int:
         return sum(len(part) for part in vars(ours).values() if hasattr(part, "__len__"))
 
     ours, rng = store(max_records=20), random.Random(1)
     most = 0
-    for seq in range(1000):
+    for seq in range(400):
         for number in range(20):
             ours.keep(unsigned(number, seq=seq, expires=NOW + 3600 + rng.randrange(1000)), NOW)
         most = max(most, entries(ours))
-    for number in range(20_000):
+    for number in range(8_000):
         ours.keep(unsigned(number, seq=2000), NOW)
         most = max(most, entries(ours))
     assert ours.count == 20
@@ -246,7 +247,7 @@ def test_it_may_change_while_somebody_goes_through_it() -> None:
     ours = store()
     for number in range(5):
         ours.keep(unsigned(number), NOW)
-    for key, record in ours:
-        ours.keep(unsigned(100 + int(record.name[5:])), NOW)
+    for number, (key, _) in enumerate(ours):
+        ours.keep(unsigned(100 + number), NOW)
         assert key in ours
     assert ours.count == 10

@@ -38,7 +38,7 @@ pack = msgspec.msgpack.encode
 unhex = bytes.fromhex
 
 
-def vectors(file: str, *groups: str) -> Any:
+def vectors(file: str, *groups: str) -> pytest.MarkDecorator:
     """Parametrize with all vectors of some groups of a file."""
     found = [vector for group in groups for vector in FILES[file][group]]
     names = [

@@ -23,6 +23,7 @@ SOCKET = "control.sock"
 _MAX_LINE = 256 * 1024
 _MAX_CONNECTIONS = 64
 _MAX_PATH = 100  # bytes; the kernel allows 108, macOS 104
+_REFUSAL_S = 1.0
 _SEND_S = 10.0  # what the library waits for if a Send says nothing
 _SPARE_S = 5.0  # beyond what an answer may take: the process may be busy, or stopped
 
@@ -90,24 +91,31 @@ async def serve(folder: Path, handler: Handler) -> AsyncIterator[None]:
     """Answer requests through the socket in `folder`, whose profile we own. An `AtOnceError` of `handler` is an
     answer."""
     connections: dict[asyncio.Task[None], None] = {}
+    has_ended = False
 
-    async def on_connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+    def on_connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # Not a coroutine: one that has not begun when we end would not be known yet.
+        if has_ended:
+            writer.close()
+            return
+        task = asyncio.get_running_loop().create_task(converse(reader, writer), name="control connection")
         connections[task] = None
+        task.add_done_callback(lambda _: connections.pop(task, None))
+        task.add_done_callback(lambda _: writer.close())  # also of a task that ended before it began
+
+    async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             if len(connections) <= _MAX_CONNECTIONS:
                 await _converse(reader, writer, handler)
             else:
-                _reply_error(writer, "this process has as many control connections as it serves; try again later")
-        except (ConnectionError, asyncio.CancelledError):
+                await _refuse(reader, writer, "this process serves as many connections as it can; try again later")
+        except ConnectionError:
             pass
         except Exception as error:
             _reply_error(writer, f"internal: {type(error).__name__}: {error}; please report it")
-            raise  # to the loop's exception handler
-        finally:
-            connections.pop(task, None)
-            writer.close()
+            asyncio.get_running_loop().call_exception_handler(
+                {"message": "a control request failed", "exception": error}
+            )
 
     socket = folder / SOCKET
     with contextlib.ExitStack() as stack:  # asyncio uses the path once more when it closes the server
@@ -121,6 +129,7 @@ async def serve(folder: Path, handler: Handler) -> AsyncIterator[None]:
         try:
             yield
         finally:
+            has_ended = True
             server.close()
             for task in list(connections):
                 task.cancel()
@@ -135,7 +144,7 @@ async def _converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, 
         try:
             line = await reader.readline()
         except ValueError:
-            _reply_error(writer, f"not a request: a line has at most {_MAX_LINE} bytes")
+            await _refuse(reader, writer, f"not a request: a line has at most {_MAX_LINE} bytes")
             return
         if not line:
             return
@@ -148,6 +157,16 @@ async def _converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, 
         else:
             writer.write(msgspec.json.encode(reply) + b"\n")
         await writer.drain()
+
+
+async def _refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, text: str) -> None:
+    """Say no, and hear the client out for a moment: hung up on in the middle, it would not hear us."""
+    _reply_error(writer, text)
+    writer.write_eof()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_REFUSAL_S):
+            while await reader.read(_MAX_LINE):
+                pass
 
 
 def _reply_error(writer: asyncio.StreamWriter, text: str, kind: str = ControlError.__name__) -> None:
@@ -194,7 +213,7 @@ class ControlClient:
             reply: dict[str, Any] = msgspec.json.decode(line)
             succeeded = reply.pop("ok")
             kind, text = reply.get("kind", ""), reply.get("error", "")
-        except (msgspec.DecodeError, KeyError, AttributeError):
+        except (msgspec.DecodeError, KeyError, TypeError, AttributeError):
             raise ControlError("the running process is of another version; start it again") from None
         if not succeeded:
             raise _error(kind, text)

@@ -162,7 +162,10 @@ class DemoNetwork:
         self._seed_sockets: list[Address] = []
 
     async def __aenter__(self) -> Self:
-        self._folder = Path(tempfile.mkdtemp(prefix="atonce-demo-"))
+        try:
+            self._folder = Path(tempfile.mkdtemp(prefix="atonce-demo-"))
+        except OSError as error:
+            raise ControlError(f"there is no temporary folder for the profiles: {error.strerror}; set TMPDIR") from None
         self.seed = DemoProcess(self._folder / "seed")
         try:
             await self.seed.start("seed", "--network", "demo", "--k", str(self._k), "--local", "--listen", _LOOPBACK)
@@ -243,6 +246,11 @@ class SeedGrave:
         self._udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._udp.setblocking(False)
         self._udp.bind(udp)
+
+    @property
+    def addresses(self) -> tuple[Address, Address]:
+        """TCP and UDP."""
+        return Address(*self._tcp.getsockname()), Address(*self._udp.getsockname())
 
     def close(self) -> tuple[int, int]:
         """How many datagrams and connections came; nobody is listened to any more."""

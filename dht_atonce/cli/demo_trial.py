@@ -15,6 +15,7 @@ __all__ = ["Phase", "Trial"]
 
 _AT_ONCE = 4  # so few that a time is the network's, not that of waiting for one of two cores
 _MOST_LOCAL = 500  # pairs tried for one lookup before everybody counts as holding everything
+_SAVE_LOOKS, _SAVE_PAUSE_S = 50, 0.1
 _PRINTED_S = 5.0  # an acknowledged message is in the receiver's queue; its process prints it a moment later
 
 
@@ -131,10 +132,12 @@ class Trial:
 
     async def _until_saved(self, peer: DemoPeer) -> None:
         """A peer saves its contacts two seconds after the first one; only the first peer of all may be that young."""
-        for _ in range(50):
-            if (await peer.ask(Status()))["saved_contacts"]:
-                return
-            await asyncio.sleep(0.1)
+        saved = False
+        for _ in range(_SAVE_LOOKS):
+            was_saved, saved = saved, bool((await peer.ask(Status()))["saved_contacts"])
+            if was_saved:
+                return  # a look earlier already: so they are on the disk by now
+            await asyncio.sleep(_SAVE_PAUSE_S)
         self.problems.append(f"{peer.folder.name} saved no contacts")
 
     async def _lookup(self, phase: Phase) -> None:

@@ -163,6 +163,10 @@ class TableView:
     def end(self, phase: Phase) -> None:
         """The mark before it shows it."""
 
+    def refresh(self) -> None:
+        """Draw now."""
+        self._live.refresh()
+
     def _draw(self) -> Any:
         from rich.console import Group
 

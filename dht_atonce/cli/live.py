@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import select
 import sys
 import threading
 from types import TracebackType
@@ -16,6 +17,8 @@ _ROOM_BYTES = 256 * 1024
 """Above it `room` waits: what a reader does not read stays where it came from."""
 _MAX_BYTES = 1 << 20
 """Above it events are left out, and counted: they come from inside, where nobody can wait."""
+_LOOK_S = 1.0
+"""After so long without a word, whether anybody is there to read the next one."""
 _FLUSH_S = 0.3  # for a slow reader; one that has stopped reading does not hold up the end
 
 
@@ -78,12 +81,14 @@ class LiveOutput(Output):
     def _write_all(self) -> None:
         to = sys.stdout.fileno()
         while True:
-            with self._change:
-                self._change.wait_for(lambda: self._waiting or self._ended)
-                data, self._waiting = b"".join(self._waiting), []
-            if not data:
-                return
             try:
+                with self._change:
+                    while not self._waiting and not self._ended:
+                        if not self._change.wait(_LOOK_S):
+                            _check_reader(to)
+                    data, self._waiting = b"".join(self._waiting), []
+                if not data:
+                    return
                 rest = memoryview(data)
                 while rest:
                     rest = rest[os.write(to, rest) :]
@@ -114,3 +119,11 @@ class LiveOutput(Output):
         if not self._task.cancelling():  # else it is ending anyway, and shall do so undisturbed
             self._has_cancelled = True
             self._task.cancel()
+
+
+def _check_reader(fd: int) -> None:
+    """Raises `BrokenPipeError` if the other end of a pipe is closed: a peer with nothing to say would never notice."""
+    poll = select.poll()
+    poll.register(fd, 0)  # errors are told unasked
+    if any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0)):
+        raise BrokenPipeError

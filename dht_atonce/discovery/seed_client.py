@@ -15,6 +15,7 @@ from dht_atonce.discovery.seed_wire import (
     ChallengeBody,
     Hello,
     Nope,
+    NopeCode,
     Ok,
     SeedMessage,
     body_decoder,
@@ -160,6 +161,8 @@ class SeedSession:
             message = decode(message_decoder, data)
         except WireError:
             raise EntryFailed("the seed's answer cannot be read; is it of a newer version?") from None
+        if isinstance(message, Nope) and message.code == NopeCode.OTHER_NETWORK:
+            raise NetworkMismatch(f"the seed said no: {message.reason}")
         if isinstance(message, Nope):
             raise EntryFailed(f"the seed said no: {message.reason}")
         return message

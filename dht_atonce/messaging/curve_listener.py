@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import zmq
 
 from dht_atonce.endpoints import Address, Family
-from dht_atonce.errors import PortInUse
+from dht_atonce.errors import NoFamily, PortInUse
 from dht_atonce.links import OnLink
 from dht_atonce.messaging.curve_link import LINGER_MS, TOKEN_SIZE, VERSION, CurveLink, Shared, zmq_endpoint
 from dht_atonce.messaging.pump import Monitor, Pump, Socket
@@ -265,7 +265,7 @@ def _listening_socket(bind: Address) -> socket.socket:
     try:
         sock = socket.socket(kind, socket.SOCK_STREAM)
     except OSError as error:
-        raise PortInUse(f"no {bind.family.name} on this machine: {error.strerror}") from None
+        raise NoFamily(f"no {bind.family.name} on this machine: {error.strerror}") from None
     try:
         if bind.family is Family.IPV6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
@@ -274,6 +274,8 @@ def _listening_socket(bind: Address) -> socket.socket:
         sock.listen(_BACKLOG)
     except (OSError, OverflowError) as error:
         sock.close()
+        if isinstance(error, OSError) and error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+            raise NoFamily(f"{bind.ip} is no address of this machine; choose one that is") from None
         in_use = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
         reason = "is in use" if in_use else f"cannot be bound ({getattr(error, 'strerror', error)})"
         raise PortInUse(f"TCP {bind} {reason}; choose another port, or 0 for any") from None
