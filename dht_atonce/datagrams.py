@@ -64,10 +64,9 @@ class UdpNet:
             sock.bind(bind)
         except OSError as error:
             sock.close()
-            if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
-                raise NoFamily(f"{bind.ip} is no address of this machine; choose one that is") from None
             reason = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be bound ({error.strerror})"
-            raise PortInUse(f"UDP {bind} {reason}; choose another port, or 0 for any") from None
+            kind_of_error = NoFamily if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT) else PortInUse
+            raise kind_of_error(f"UDP {bind} {reason}; choose another port, or 0 for any") from None
         return _UdpSocket(sock, on_datagram)
 
 
@@ -91,9 +90,8 @@ class _UdpSocket:
             except OSError:
                 # An ICMP "port unreachable" for something we sent earlier; the request's own timeout handles it.
                 continue
-            # Longer than any packet of ours: recvfrom cut it, and its box could not be opened anyway.
-            if len(data) <= MAX_DATAGRAM:
-                self._on_datagram(data, Address(source[0], source[1]))
+            # What is longer than any packet of ours comes cut short; whoever counts shall count it.
+            self._on_datagram(data, Address(source[0], source[1]))
 
     def send(self, data: bytes, to: Address) -> None:
         if self._closed:

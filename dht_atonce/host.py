@@ -14,6 +14,7 @@ from typing import Protocol, TypeVar
 
 from dht_atonce.clock import Clock, SystemClock
 from dht_atonce.datagrams import DatagramNet, UdpNet
+from dht_atonce.errors import LinkError
 from dht_atonce.identity import Identity
 from dht_atonce.links import LinkNet
 
@@ -67,11 +68,15 @@ class LinkNetFactory(Protocol):
         """A `LinkNet` that counts in `counters`, if they are given, what it refuses."""
 
 
+def _no_links(identity: Identity, counters: Counter[str] | None = None) -> LinkNet:
+    raise LinkError("this host makes no links; messaging.curve.system_host gives one that does")
+
+
 @dataclass(slots=True)
 class Host:
     """A machine: its network, its clocks, its randomness. `messaging.curve.system_host` makes the real one."""
 
-    links: LinkNetFactory
+    links: LinkNetFactory = _no_links
     clock: Clock = field(default_factory=SystemClock)
     datagrams: DatagramNet = field(default_factory=UdpNet)
     resolver: Resolver = field(default_factory=SystemResolver)

@@ -151,7 +151,7 @@ class PresenceRecord(Record):
             incarnation,
             expires,
             status,
-            [pack_address(endpoint) for endpoint in endpoints],
+            [_packed(endpoint) for endpoint in endpoints],
             list(capabilities),
         )
         blob = _sign(identity, network, _KIND_PRESENCE, _checked(payload, _PRESENCE_DECODER))
@@ -228,12 +228,19 @@ def _signed_bytes(network: NetworkConfig, kind: int, payload: bytes) -> bytes:
     return _CONTEXT + bytes([kind]) + network.network_id + payload
 
 
+def _packed(endpoint: Address) -> bytes:
+    try:
+        return pack_address(endpoint)
+    except (OSError, OverflowError):
+        raise ValueError(f"{endpoint} is no endpoint") from None
+
+
 def _checked(payload: WireStruct, decoder: "msgspec.msgpack.Decoder[Any]") -> bytes:
     # msgspec checks bounds when it reads, not when it makes: so what we sign we read once ourselves.
-    data = encode(payload)
     try:
+        data = encode(payload)
         decode(decoder, data)
-    except WireError as error:
+    except (WireError, OverflowError, UnicodeEncodeError) as error:
         raise ValueError(f"not a valid record: {error}") from None
     return data
 

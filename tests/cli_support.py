@@ -300,5 +300,5 @@ def net(folder: Path) -> Iterator[Net]:
         peer(folder / "alice", entry.url) as alice,
         peer(folder / "bob", entry.url) as bob,
     ):
-        alice.process.event("first_contact")
+        until(lambda: alice.status()["live_contacts"], "alice knows bob")  # her event comes up to a second later
         yield Net(entry, alice, bob)

@@ -83,8 +83,6 @@ def test_datagrams_that_nobody_can_read(victim: Member) -> None:
     until(lambda: victim.counts(*names) - before == len(sent), f"{len(sent)} datagrams are counted")
 
 
-# DEFECT: dht_atonce/datagrams.py `_UdpSocket._on_readable` drops what is longer than 1,232 bytes and counts it nowhere.
-@pytest.mark.xfail(strict=True, reason="datagrams that are too long are dropped without being counted")
 def test_datagrams_that_are_too_long(running: Net) -> None:
     before, last = running.alice.status()["counters"], bytes(1)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:

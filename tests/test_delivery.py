@@ -543,10 +543,11 @@ class Side:
         self.outcomes: dict[int, Outcome] = {}
         self.inbox.clear()
         self.enqueued = self.history[self.incarnation] = []
-        self.forget()
+        self.meet(None)
 
-    def forget(self) -> None:
-        self.delivery = Delivery(SMALL, self.incarnation)
+    def meet(self, memory: Memory | None) -> None:
+        """Begin with the other, knowing this of it."""
+        self.delivery = Delivery(SMALL, self.incarnation, memory)
         self.their_generation = 0
 
     @property
@@ -634,16 +635,19 @@ class Courier:
         self.sweep()
 
     def forget(self, who: int) -> None:
-        """As `Messenger` does: a pair without links and with nothing queued."""
-        side = self.sides[who]
-        dialling = [line for line in self.lines if who not in line.left and line.generations[who] == side.generation]
-        if not side.delivery.queued and not dialling and self.may_forget(who):
-            side.forget()
+        """As `Messenger` does: of a pair without links and with nothing queued, only its memory is kept."""
+        if self.is_idle(who):
+            self.sides[who].meet(self.sides[who].delivery.memory())
 
-    def may_forget(self, who: int) -> bool:
-        # The other's last messages may have arrived here and their acknowledgement been lost: then they would come
-        # again and be new to us. See the DEFECT above.
-        return not self.sides[1 - who].unacknowledged
+    def forget_all(self, who: int) -> None:
+        """Of more peers than can be remembered, nothing is kept. What the other had sent by then may come twice."""
+        if self.is_idle(who) and not self.sides[1 - who].unacknowledged:
+            self.sides[who].meet(None)
+
+    def is_idle(self, who: int) -> bool:
+        side = self.sides[who]
+        dialling = any(line.dialler == who and who not in line.left for line in self.lines)
+        return not (side.lines or dialling or side.delivery.queued)
 
     # --- how it happens ---
 
@@ -783,6 +787,7 @@ WEIGHTS = {
     "read": 6,
     "cut": 3,
     "forget": 4,
+    "forget_all": 2,
     "abandon": 2,
     "give_up": 1,
     "restart": 1,

@@ -151,8 +151,6 @@ def test_what_nobody_would_read_is_not_signed(wrong: dict[str, Any]) -> None:
         presence(**wrong)
 
 
-# DEFECT: records.py, `sign`: encode() and pack_address() come before the check and raise OverflowError and OSError.
-@pytest.mark.xfail(strict=True, reason="sign() raises OverflowError and OSError where its docstring says ValueError")
 @pytest.mark.parametrize(
     "wrong",
     [

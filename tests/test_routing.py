@@ -433,10 +433,6 @@ def test_nobody_moves_into_a_full_subnet() -> None:
     assert subnets[bytes([1, 1, 1])] <= CONFIG.table_seats_per_subnet
 
 
-# DEFECT: routing.py, on_proved: the seat that moves is itself counted among those that leave no room.
-@pytest.mark.xfail(
-    strict=True, reason="a contact that changes its port loses its seat where its subnet is at the limit"
-)
 def test_who_moves_within_its_subnet_keeps_its_seat() -> None:
     # A router at home that gives out another port, say.
     router = table(local=False)

@@ -157,6 +157,11 @@ def test_the_seed_s_node_is_where_the_seed_is() -> None:
     assert session.says.node == Contact(NodeKey(bytes([7] * 32)).public, Address(seed.host.ip, 6000))
 
 
+def test_over_ipv6_the_seed_s_node_is_at_its_ipv6_port() -> None:
+    session, _ = hears(challenging(udp_ports=(6000, 7000)), ip="fd00::5")
+    assert session.says.node == Contact(NodeKey(bytes([7] * 32)).public, Address("fd00::5", 7000))
+
+
 def test_a_seed_without_a_node_in_our_family_has_none_for_us() -> None:
     session, _ = hears(challenging(udp_ports=(0, 7000)))
     assert session.says.node is None

@@ -17,6 +17,7 @@ from support_peers import (
     node_key,
     now,
     other_tasks,
+    presence,
     seated,
     until,
     virtual,
@@ -28,7 +29,8 @@ from dht_atonce.config import NetworkConfig, SeedConfig
 from dht_atonce.dht.contact import Contact
 from dht_atonce.dht.family import FamilyServer
 from dht_atonce.dht.node import DhtNode
-from dht_atonce.dht.wire import Refusal, Refused, Store
+from dht_atonce.dht.wire import FindNode, Refusal, Refused, Store
+from dht_atonce.discovery.seed_client import SeedSession
 from dht_atonce.discovery.seed_wire import Hello, Nope, NopeCode, SeedMessage, message_decoder
 from dht_atonce.endpoints import Address
 from dht_atonce.errors import EntryFailed, LinkError, PortInUse, ProfileInUse
@@ -319,9 +321,6 @@ def test_what_a_seed_knew_survives_its_sudden_death(tmp_path: Path) -> None:
     virtual(main())
 
 
-# DEFECT: server.py _save_contacts puts an empty directory in the place of the saved contacts, though nobody was heard
-# of yet. (A peer keeps those of the last run: peer.py _save.)
-@pytest.mark.xfail(strict=True, reason="DEFECT: a seed that is stopped before anybody answered forgets everybody")
 def test_a_seed_that_is_stopped_at_once_keeps_what_it_knew(tmp_path: Path) -> None:
     async def main() -> None:
         async with Village() as village:
@@ -341,9 +340,6 @@ def test_a_seed_that_is_stopped_at_once_keeps_what_it_knew(tmp_path: Path) -> No
     virtual(main())
 
 
-# DEFECT: server.py open: where the port is taken, aclose() saves too, and so a seed that could not even start forgets
-# everybody.
-@pytest.mark.xfail(strict=True, reason="DEFECT: a seed that cannot have its port forgets everybody")
 def test_a_seed_that_cannot_start_keeps_what_it_knew(tmp_path: Path) -> None:
     async def main() -> None:
         async with Village() as village:
@@ -391,12 +387,40 @@ def test_a_caller_who_names_another_network_is_told_so() -> None:
             seed = await village.open_seed(on_event=events)
             caller = await Caller(village).ring()
             caller.link.send(encode(Hello(0, "elsewhere")))
-            await until(lambda: caller.closed_at)
+            await until(lambda: caller.closed_at, within_s=1)
             (said,) = caller.heard
             assert isinstance(said, Nope)
             assert said.code == NopeCode.OTHER_NETWORK
             assert seed.counters["seed.other_network"] == 1
             assert events.of("rejected")[0]["reason"] == "seed.other_network"
+
+    virtual(main())
+
+
+def test_a_newcomer_who_did_not_prove_its_address_is_refused() -> None:
+    # It could have everybody send datagrams to an address that is somebody else's.
+    async def main() -> None:
+        async with Village() as village:
+            seed = await village.open_seed()
+            host, who = village.world.host(), identity(900)
+            node = DhtNode(who, host=host, network=NETWORK)
+            await node.listen(0, "0.0.0.0")
+            record, at_seed = presence(who).blob, seed_contact(seed)
+            for proofs in (0, 1):  # nothing, or a request whose answer with the cookie anybody could have sent for
+                async with await SeedSession.open(seed.url(), host, host.links(who), who, NETWORK, 5.0) as session:
+                    if proofs:
+                        (server,) = node.servers.values()
+                        request = FindNode(0, server.protocol.request_id(), 0, node.shared.node_key.id, 0)
+                        assert await server.ask(at_seed, request) is not None
+                    with pytest.raises(EntryFailed, match="no UDP from you arrived here"):
+                        await session.authenticate(node.shared.node_key, record)
+            assert seed.counters["seed.not_proved"] == 2
+            assert len(seed.directory) == 0
+            async with await SeedSession.open(seed.url(), host, host.links(who), who, NETWORK, 5.0) as session:
+                assert await node.prove_address(at_seed)
+                assert await session.authenticate(node.shared.node_key, record) == []
+            assert len(seed.directory) == 1
+            await node.aclose()
 
     virtual(main())
 
@@ -407,7 +431,7 @@ def test_garbage_ends_its_link_and_no_other() -> None:
             seed = await village.open_seed()
             caller = await Caller(village).ring()
             caller.link.send(random.Random(1).randbytes(500))
-            await until(lambda: caller.closed_at)
+            await until(lambda: caller.closed_at, within_s=1)
             assert seed.counters["seed.not_understood"] == 1
             await village.open_peer()
 
@@ -465,8 +489,6 @@ def remembered(seed: SeedServer) -> int:
     return sum(map(len, kept))
 
 
-# DEFECT: server.py _guests has no bound: whoever makes node keys and sets `no_seat` fills the seed's memory
-@pytest.mark.xfail(strict=True, reason="DEFECT: the seed remembers every key that ever said no_seat")
 def test_those_who_prove_an_address_and_go_leave_little_behind() -> None:
     async def main() -> None:
         async with Village() as village:

@@ -138,8 +138,9 @@ async def _lookup(who: PeerId, asking: contextlib.AbstractAsyncContextManager[An
         return 0
     where = ", ".join(record["endpoints"]) or "no address: it cannot be dialled"
     how = "from our own store" if reply["local"] else f"{count(reply['requests'], 'node')} asked"
-    output.console.print(f"[green]{escape(record['status'])}[/] at {where}")
-    output.console.print(f"[dim]{how}, {reply['elapsed_ms']:.1f} ms[/]")
+    output.console.print(
+        f"[green]{escape(record['status'])}[/] at {where}\n[dim]{how}, {reply['elapsed_ms']:.1f} ms[/]"
+    )
     return 0
 
 
@@ -175,10 +176,11 @@ async def _status(folders: list[Path], output: Output) -> int:
         output.json(reply)
         return 0
     counters = reply.pop("counters")
+    lines = []
     for name, value in {**reply, "profile": str(folder)}.items():
         shown = ", ".join(map(str, value)) if isinstance(value, list) else "-" if value is None else str(value)
-        output.console.print(f"[bold]{name.replace('_', ' '):22}[/] {escape(shown)}")
-    output.console.print("[dim]what it counted:[/]")
-    for name, value in counters.items():
-        output.console.print(f"[dim]  {name:24} {value}[/]")
+        lines.append(f"[bold]{name.replace('_', ' '):22}[/] {escape(shown)}")
+    lines.append("[dim]what it counted:[/]")
+    lines += [f"[dim]  {name:24} {number}[/]" for name, number in counters.items()]
+    output.console.print("\n".join(lines))  # at once, so that `| head` finds no fault with it
     return 0

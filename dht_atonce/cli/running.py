@@ -16,7 +16,6 @@ from dht_atonce.errors import (
     EntryFailed,
     PeerOffline,
     PeerUnknown,
-    PortInUse,
     ProfileInUse,
 )
 
@@ -28,7 +27,6 @@ _HINTS: list[tuple[type[AtOnceError], str, str]] = [
     (PeerOffline, "no address", "it has to write to you first"),
     (PeerOffline, "", "try again when it is back"),
     (DeliveryUnknown, "", "it may have arrived: ask before you send it again"),
-    (PortInUse, "Cannot assign", "--listen takes an address of this machine"),
     (AtOnceError, "serves the network", "leave out --network, or take a seed of your network"),
     (EntryFailed, "does not answer (", "see that the seed runs and can be reached from here"),
     (EntryFailed, "stopped answering", "see that the seed runs and can be reached from here"),

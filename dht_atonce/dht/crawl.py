@@ -50,6 +50,7 @@ class Crawl:
         self._want = want
         self._loop = loop
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
         self._pump()
 
     def stop(self) -> None:
@@ -68,10 +69,11 @@ class Crawl:
             return
         deadline = self.lookup.deadline(hedge_s)
         # Deadlines mostly move away: a timer that is too early looks once too often, and is cheaper than a new one.
-        if self._timer is None or deadline < self._timer.when():
+        if self._timer is None or deadline < self._timer_at:
             if self._timer is not None:
                 self._timer.cancel()
             self._timer = self._loop.call_at(deadline, self._on_timer)
+            self._timer_at = deadline
 
     def _on_timer(self) -> None:
         self._timer = None

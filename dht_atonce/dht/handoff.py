@@ -12,6 +12,7 @@ from dht_atonce.dht.contact import Contact
 
 __all__ = ["HandOff"]
 
+_MAX_NEWCOMERS = 256
 _SCAN = 256  # pairs of newcomer and key looked at per call: a full store must not hold up the loop
 
 
@@ -31,6 +32,8 @@ class HandOff:
         waiting = deque(keys)
         if waiting:
             self._newcomers[contact] = waiting
+            if len(self._newcomers) > _MAX_NEWCOMERS:
+                self._newcomers.popitem(last=False)  # its records reach it when their owners publish again
 
     def take(self, now: float, is_near: Callable[[Contact, bytes], bool]) -> list[tuple[Contact, bytes]]:
         """What to store now: newcomers and keys, at most `handoff_per_s` of them a second.

@@ -74,7 +74,7 @@ class DhtNode:
         self,
         identity: Identity | None = None,
         *,
-        host: Host,
+        host: Host | None = None,
         network: NetworkConfig | None = None,
         node_key: NodeKey | None = None,
         config: DhtConfig | None = None,
@@ -84,6 +84,7 @@ class DhtNode:
         no_seat: bool = False,
         stores: bool = True,
     ) -> None:
+        host = host or Host()
         network = network or NetworkConfig()
         rng = host.rng
         self.identity = identity or Identity.generate(rng)
@@ -276,7 +277,9 @@ class DhtNode:
         `sign` makes the record from a seq and an expiry. Does not raise for what the network does; raises
         `ClockWrong` if our clock is a day off.
         """
-        sign(0, 0)  # what cannot be signed is refused before it takes the place of what we said before
+        sign(
+            1 << 63, (1 << 32) - 1
+        )  # as long as it can get: what cannot be signed is refused before it takes the place of what we said before
         own = self.own.put(key, sign, self.shared.now(), is_goodbye=is_goodbye)
         return await self._publish(key, own)
 
@@ -472,8 +475,9 @@ class DhtNode:
             if now >= tidy_at:
                 tidy_at = now + _TIDY_S
                 self.shared.store.expire(self.shared.wall())
-                for router in self._routers.values():
-                    router.expire(now)
+                for server in self.servers.values():
+                    server.router.expire(now)
+                    server.protocol.tell_seated()
                 await self._refresh_lonely(now)
             if now >= self._look_around_at:
                 self._look_around_at = now + self._rng.uniform(0.75, 1.0) * self.shared.config.refresh_s

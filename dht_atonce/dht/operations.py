@@ -13,6 +13,7 @@ from dht_atonce.dht.storage import RecordStore
 from dht_atonce.dht.wire import (
     FLAG_NO_SEAT,
     MAX_CONTACTS,
+    MIN_CONTACTS_BESIDE_RECORD,
     FindNode,
     FindValue,
     Found,
@@ -112,7 +113,8 @@ class Operations:
         other = Family.IPV6 if self._family is Family.IPV4 else Family.IPV4
         long_target = int.from_bytes(target, "big")
         if want & other and other in self._routers:
-            count = min(MAX_CONTACTS // 2, room // 2 // _CONTACT_SIZE[other])
+            own_share = MIN_CONTACTS_BESIDE_RECORD * _CONTACT_SIZE[self._family]
+            count = min(MAX_CONTACTS // 2, min(room // 2, room - own_share) // _CONTACT_SIZE[other])
             others = self._nearest(other, long_target, count, asked.sender)
             room -= len(others) * _CONTACT_SIZE[other]
         count = min(MAX_CONTACTS, room // _CONTACT_SIZE[self._family])

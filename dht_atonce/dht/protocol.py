@@ -17,7 +17,7 @@ from dht_atonce.datagrams import MAX_DATAGRAM, DatagramSocket
 from dht_atonce.dht.contact import Contact, contact_at
 from dht_atonce.dht.cookies import Proof
 from dht_atonce.dht.operations import Asked, Operations
-from dht_atonce.dht.routing import RoutingTable, Seating
+from dht_atonce.dht.routing import RoutingTable
 from dht_atonce.dht.sealing import (
     MIN_UNPROVED_FIND,
     NONCE_SIZE,
@@ -119,6 +119,7 @@ class SealedProtocol(KademliaProtocol):
         # passed over. One timer for all: asyncio's own heap compares handles in Python, at ten times the cost.
         self._deadlines: list[tuple[float, bytes]] = []
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
         self._key_waiters: dict[bytes, tuple[Address, asyncio.Future[bytes | None]]] = {}
         self.router = RoutingTable(own, shared.network.k, shared.config, local=shared.network.local, now=shared.now())
         routers[family] = self.router
@@ -256,10 +257,11 @@ class SealedProtocol(KademliaProtocol):
             return
         earliest = self._deadlines[0][0]
         if self._timer is not None:
-            if self._timer.when() <= earliest:
+            if self._timer_at <= earliest:
                 return
             self._timer.cancel()
         self._timer = self._loop.call_at(earliest, self._on_timer)
+        self._timer_at = earliest  # uvloop's handles do not always tell
 
     def _on_timer(self) -> None:
         self._timer = None
@@ -280,6 +282,7 @@ class SealedProtocol(KademliaProtocol):
             return
         self._counters["dht.unanswered"] += 1
         self.router.on_failure(outstanding.contact, self._shared.now())
+        self.tell_seated()
         self._finish(request_id, None)
 
     def _finish(self, request_id: bytes, answer: Answer | None) -> None:
@@ -294,8 +297,8 @@ class SealedProtocol(KademliaProtocol):
         """Whatever a stranger sent. Never raises."""
         self._counters["dht.received"] += 1
         self._counters["dht.received_bytes"] += len(data)
-        if len(data) < _MIN_PACKET:
-            self._counters["dht.short"] += 1
+        if not _MIN_PACKET <= len(data) <= MAX_DATAGRAM:
+            self._counters["dht.short" if len(data) < _MIN_PACKET else "dht.long"] += 1
             return
         if data[0] != 1:
             self._counters["dht.unknown_major"] += 1
@@ -390,5 +393,11 @@ class SealedProtocol(KademliaProtocol):
         )
 
     def _seat(self, contact: Contact, now: float) -> None:
-        if self.router.on_proved(contact, now) is Seating.SEATED and self.on_seated is not None:
-            self.on_seated(contact)
+        self.router.on_proved(contact, now)
+        self.tell_seated()
+
+    def tell_seated(self) -> None:
+        """Tell `on_seated` of all that newly got a seat."""
+        for contact in self.router.take_seated():
+            if self.on_seated is not None:
+                self.on_seated(contact)

@@ -13,7 +13,7 @@ Kademlia (Maymounkov and Mazières 2002), sections 2.2, 2.4 and 4.2, on `kademli
 """
 
 from bisect import bisect_left, bisect_right, insort
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
 from collections.abc import Iterator
 from enum import Enum
 
@@ -27,9 +27,8 @@ from dht_atonce.endpoints import subnet
 __all__ = ["ID_BITS", "KBucket", "RoutingTable", "Seat", "Seating"]
 
 ID_BITS = 160
-_SPLIT_EVERY = (
-    5  # Kademlia section 4.2 with b = 5: buckets away from us are split until their depth is a multiple of it
-)
+_SPLIT_EVERY = 5  # Kademlia section 4.2, b = 5: buckets away from us are split to depths that are multiples of it
+_MAX_SEATED = 4096  # news of seats that nobody fetched
 
 
 class Seating(Enum):
@@ -125,6 +124,7 @@ class RoutingTable(StockRoutingTable):
         self._size = 0
         # Ids of all seats that are not failing, sorted, and their contacts
         self._live: list[int] = []
+        self._seated: deque[Contact] = deque(maxlen=_MAX_SEATED)
         self._contacts: dict[int, Contact] = {}
 
     # --- getters ---
@@ -192,10 +192,11 @@ class RoutingTable(StockRoutingTable):
             bucket.nodes.move_to_end(contact.id)
             if seat.contact.address == contact.address:
                 return Seating.KEPT
-            if not self._subnet_has_room(bucket, contact):
+            self._leave_subnet(seat.contact)
+            if not self._subnet_has_room(bucket, contact, moving=seat):
+                self._enter_subnet(seat.contact)
                 self._remove(bucket, seat, now)
                 return Seating.REFUSED
-            self._leave_subnet(seat.contact)
             seat.contact = contact
             self._contacts[contact.long_id] = contact
             self._enter_subnet(contact)
@@ -240,6 +241,14 @@ class RoutingTable(StockRoutingTable):
     def remove_contact(self, node: Contact) -> None:
         """Refused: in the stock table one lost packet takes the seat away."""
         raise TypeError("a seat is lost by on_failure() and expire()")
+
+    # --- drain ---
+
+    def take_seated(self) -> list[Contact]:
+        """Who newly got a seat since the last call, at once or after waiting for one."""
+        seated = list(self._seated)
+        self._seated.clear()
+        return seated
 
     # --- inside ---
 
@@ -316,6 +325,7 @@ class RoutingTable(StockRoutingTable):
                 self._take_seat(bucket, waiting.pop(node_id))
 
     def _take_seat(self, bucket: KBucket, seat: Seat) -> None:
+        self._seated.append(seat.contact)
         bucket.nodes[seat.contact.id] = seat
         self._enter_live(seat.contact)
         self._enter_subnet(seat.contact)
@@ -342,13 +352,13 @@ class RoutingTable(StockRoutingTable):
             return False
         return replaced or now - seat.failing_since >= self._config.failing_life_s
 
-    def _subnet_has_room(self, bucket: KBucket, contact: Contact) -> bool:
+    def _subnet_has_room(self, bucket: KBucket, contact: Contact, moving: Seat | None = None) -> bool:
         if self._local:
             return True
         net = subnet(contact.ip)
         if self._subnets[net] >= self._config.table_seats_per_subnet:
             return False
-        inside = sum(1 for seat in bucket.nodes.values() if subnet(seat.contact.ip) == net)
+        inside = sum(1 for s in bucket.nodes.values() if s is not moving and subnet(s.contact.ip) == net)
         return inside < self._config.bucket_seats_per_subnet
 
     def _enter_subnet(self, contact: Contact) -> None:

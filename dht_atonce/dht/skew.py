@@ -7,6 +7,7 @@ from dht_atonce.config import DhtConfig
 
 __all__ = ["ClockSkew"]
 
+_MIN_VOICES = 3  # one liar beside one honest node shall not keep us from publishing
 _MAX_VOICES = 31  # the latest so many nodes have one voice each
 
 
@@ -37,5 +38,5 @@ class ClockSkew:
 
     @property
     def is_hopeless(self) -> bool:
-        """Off by more than a day: who is wrong then, nobody can say."""
-        return abs(self.offset_s) > self._config.clock_refuse_s
+        """Off by more than a day from at least three voices: who is wrong then, nobody can say."""
+        return len(self._offsets) >= _MIN_VOICES and abs(self.offset_s) > self._config.clock_refuse_s

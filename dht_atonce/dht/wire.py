@@ -12,6 +12,7 @@ from dht_atonce.records import MAX_RECORD
 __all__ = [
     "FLAG_NO_SEAT",
     "MAX_CONTACTS",
+    "MIN_CONTACTS_BESIDE_RECORD",
     "FindNode",
     "FindValue",
     "Found",

@@ -1,6 +1,7 @@
 """The entry ladder: saved contacts, then seeds, several at once; what was tried and what each answered."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -17,6 +18,7 @@ from dht_atonce.links import LinkNet
 __all__ = ["Entry", "Ladder"]
 
 SEED_TIMEOUT_S = 5.0
+_OTHER_FAMILY_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +117,11 @@ class Ladder:
             node.shared.skew.on_time(says.node.key, says.time_s, self._host.clock.wall())
         if says.node is None or not await node.prove_address(says.node):
             raise EntryFailed("its DHT node does not answer by UDP; a firewall may be in the way")
+        if says.other_node is not None:
+            # In vain, if we do not listen there or the guess is wrong; then the seed cannot name us in that family.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_OTHER_FAMILY_S):
+                    await node.prove_address(says.other_node)
         contacts = await session.authenticate(node.shared.node_key, record)
         answered = await node.join(contacts) if contacts else 0
         if contacts and not answered:

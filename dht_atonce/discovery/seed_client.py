@@ -31,6 +31,8 @@ from dht_atonce.links import Link, LinkNet
 
 __all__ = ["SeedSays", "SeedSession"]
 
+_LOOPBACK = ("127.0.0.1", "::1")
+
 
 @dataclass(frozen=True, slots=True)
 class SeedSays:
@@ -41,6 +43,8 @@ class SeedSays:
     """Ourselves as the seed sees us; the port means nothing."""
     node: Contact | None
     """The seed's DHT node in the family by which we reached it, if it has one there."""
+    other_node: Contact | None
+    """The same in the other family, as far as can be told: a guess that may not answer."""
     time_s: float
     """The seed's Unix time when it answered."""
 
@@ -48,8 +52,9 @@ class SeedSays:
 class SeedSession:
     """One handshake with one seed: `async with SeedSession.open(…) as session`."""
 
-    def __init__(self, url: SeedUrl, link: Link, identity: Identity, timeout_s: float) -> None:
+    def __init__(self, url: SeedUrl, ips: list[str], link: Link, identity: Identity, timeout_s: float) -> None:
         self.url = url
+        self._ips = ips
         self.says: SeedSays
         self._link = link
         self._identity = identity
@@ -72,8 +77,9 @@ class SeedSession:
 
         Raises `EntryFailed`, which says what the seed or the network answered, and `NetworkMismatch`.
         """
-        link = await cls._dial(url, host, links, timeout_s)
-        session = cls(url, link, identity, timeout_s)
+        ips = await host.resolver.resolve(url.host)
+        link = await cls._dial(url, ips, links, timeout_s)
+        session = cls(url, ips, link, identity, timeout_s)
         try:
             session.says = await session._challenge(network)
         except BaseException:
@@ -104,8 +110,7 @@ class SeedSession:
         return contacts
 
     @staticmethod
-    async def _dial(url: SeedUrl, host: Host, links: LinkNet, timeout_s: float) -> Link:
-        ips = await host.resolver.resolve(url.host)
+    async def _dial(url: SeedUrl, ips: list[str], links: LinkNet, timeout_s: float) -> Link:
         if not ips:
             raise EntryFailed(f"the name {url.host} is not known; check it, and the network")
         answer = ""
@@ -134,7 +139,7 @@ class SeedSession:
         if network is not None and (offered.name, offered.authority_key) != (network.name, network.authority_key):
             raise NetworkMismatch(f"the seed serves the network {offered.name!r}, not {network.name!r}")
         self._body = reply.body
-        return SeedSays(offered, you, self._node(body), body.time_ms / 1000)
+        return SeedSays(offered, you, self._node(body), self._other_node(body), body.time_ms / 1000)
 
     def _network(self, body: ChallengeBody) -> NetworkConfig:
         remote = self._link.remote
@@ -148,6 +153,19 @@ class SeedSession:
             return None
         port = body.udp_ports[0 if remote.family is Family.IPV4 else 1]
         return Contact(body.node_key, Address(remote.ip, port)) if port else None
+
+    def _other_node(self, body: ChallengeBody) -> Contact | None:
+        """By the seed's name, which may have addresses of both families; who listens on one loopback address may on the
+        other."""
+        remote = self._link.remote
+        if remote is None:
+            return None
+        ips = [*self._ips, *(_LOOPBACK if remote.ip in _LOOPBACK else ())]
+        for address in (Address(ip, 0) for ip in ips):
+            port = body.udp_ports[0 if address.family is Family.IPV4 else 1]
+            if address.family is not remote.family and port:
+                return Contact(body.node_key, Address(address.ip, port))
+        return None
 
     async def _receive(self) -> SeedMessage:
         try:

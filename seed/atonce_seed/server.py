@@ -63,9 +63,8 @@ class SeedServer:
         self._ports: list[LinkPort] = []
         self._facts: SeedFacts
         self._handshakes: dict[Link, asyncio.TimerHandle] = {}
-        # Node keys that proved their address, with the contact in each family and whether they take seats
+        # Node keys that proved their address, with the contact in each family in which they take seats
         self._proved: dict[bytes, dict[Family, Contact]] = {}
-        self._guests: set[bytes] = set()
         self._tasks = TaskGroup()
 
     @classmethod
@@ -177,11 +176,9 @@ class SeedServer:
             return
         if contact.key not in self._proved and len(self._proved) >= self._config.max_handshakes:
             self._proved.pop(next(iter(self._proved)))
-        self._proved.setdefault(contact.key, {})[contact.address.family] = contact
+        contacts = self._proved.setdefault(contact.key, {})
         if seatable:
-            self._guests.discard(contact.key)
-        else:
-            self._guests.add(contact.key)
+            contacts[contact.address.family] = contact
 
     def _on_outcome(self, contact: Contact, answered: bool) -> None:
         if answered:
@@ -244,11 +241,8 @@ class SeedServer:
             self.counters["seed.upkeep_lookups"] += 1
             await self.node.join(self.directory.contacts())
             await self.node.refresh(self._host.rng.randbytes(20))
-        if admit.node_key in self._guests:
-            self._guests.discard(admit.node_key)
-        else:
-            for contact in newcomer.values():
-                self.directory.on_live(contact, shared.now())
+        for contact in newcomer.values():
+            self.directory.on_live(contact, shared.now())
         picked = await self._pick(self._node_id(newcomer))
         self.counters["seed.admitted"] += 1
         if any(picked.values()):
@@ -291,7 +285,9 @@ class SeedServer:
             await self._save()
 
     def _save_contacts(self) -> None:
-        self._profile.state.contacts = tuple(self.directory.contacts())
+        contacts = self.directory.contacts()
+        if contacts:  # those of the last run are better than none
+            self._profile.state.contacts = tuple(contacts)
 
     async def _save(self) -> None:
         try:
