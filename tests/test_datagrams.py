@@ -102,7 +102,7 @@ async def test_others_have_their_turn_in_a_flood(sockets: OpenSocket) -> None:
     assert any(0 < seen < 200 for seen in seen_at_turn)
 
 
-async def test_the_largest_datagram_arrives_and_a_larger_one_shows_that_it_is(loopback: str, sockets: OpenSocket) -> None:
+async def test_the_largest_datagram_arrives_and_a_larger_one_shows(loopback: str, sockets: OpenSocket) -> None:
     came = Inbox()
     bob = sockets(loopback, came)
     alice = sockets(loopback, Inbox())
