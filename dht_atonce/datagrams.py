@@ -64,9 +64,10 @@ class UdpNet:
             sock.bind(bind)
         except OSError as error:
             sock.close()
+            if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                raise NoFamily(f"{bind.ip} is no address of this machine; choose one that is") from None
             reason = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be bound ({error.strerror})"
-            kind_of_error = NoFamily if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT) else PortInUse
-            raise kind_of_error(f"UDP {bind} {reason}; choose another port, or 0 for any") from None
+            raise PortInUse(f"UDP {bind} {reason}; choose another port, or 0 for any") from None
         return _UdpSocket(sock, on_datagram)
 
 

@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +25,7 @@ __all__ = ["DemoNetwork", "DemoPeer", "SeedGrave"]
 
 _LOOPBACK = "127.0.0.1"
 _START_S = 30.0
+_REMOVALS, _REMOVAL_PAUSE_S = 20, 0.02
 _STOP_S = 5.0
 
 
@@ -200,8 +202,12 @@ class DemoNetwork:
         self._remove_folder()
 
     def _remove_folder(self) -> None:
-        if self._folder is not None:
+        # Whoever was killed just now may yet finish the write that it was in.
+        for _ in range(_REMOVALS):
+            if self._folder is None or not self._folder.exists():
+                return
             shutil.rmtree(self._folder, ignore_errors=True)
+            time.sleep(_REMOVAL_PAUSE_S)
 
     async def add_peers(self, count: int) -> AsyncIterator[tuple[DemoPeer, dict[str, Any]]]:
         """Start `count` peers, a few at a time; gives each as it comes in."""

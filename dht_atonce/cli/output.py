@@ -41,7 +41,7 @@ def outlet_lost(error: OSError) -> AtOnceError:
     """What to tell the user when standard output cannot be written; it leads nowhere from now on."""
     with contextlib.suppress(OSError):  # else Python would try, and complain, once more when it ends
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, 1)
+        os.dup2(nowhere, sys.stdout.fileno())
         os.close(nowhere)
     if isinstance(error, BrokenPipeError):
         return AtOnceError("whoever read the output has gone, so this ends; to do without a reader, add: > /dev/null")

@@ -16,6 +16,7 @@ from dht_atonce.errors import (
     EntryFailed,
     PeerOffline,
     PeerUnknown,
+    PortInUse,
     ProfileInUse,
 )
 
@@ -26,6 +27,7 @@ _HINTS: list[tuple[type[AtOnceError], str, str]] = [
     (PeerUnknown, "", "check the PeerId, and that the peer has joined this network"),
     (PeerOffline, "no address", "it has to write to you first"),
     (PeerOffline, "", "try again when it is back"),
+    (PortInUse, "Cannot assign", "--listen takes an address of this machine"),
     (DeliveryUnknown, "", "it may have arrived: ask before you send it again"),
     (AtOnceError, "serves the network", "leave out --network, or take a seed of your network"),
     (EntryFailed, "does not answer (", "see that the seed runs and can be reached from here"),

@@ -274,12 +274,11 @@ def _listening_socket(bind: Address) -> socket.socket:
         sock.listen(_BACKLOG)
     except (OSError, OverflowError) as error:
         sock.close()
-        in_use = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
-        reason = "is in use" if in_use else f"cannot be bound ({getattr(error, 'strerror', error)})"
-        no_family = isinstance(error, OSError) and error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
-        raise (NoFamily if no_family else PortInUse)(
-            f"TCP {bind} {reason}; choose another port, or 0 for any"
-        ) from None
+        number = error.errno if isinstance(error, OSError) else 0
+        if number in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+            raise NoFamily(f"{bind.ip} is no address of this machine; choose one that is") from None
+        reason = "is in use" if number == errno.EADDRINUSE else f"cannot be bound ({getattr(error, 'strerror', error)})"
+        raise PortInUse(f"TCP {bind} {reason}; choose another port, or 0 for any") from None
     return sock
 
 
