@@ -157,6 +157,15 @@ def test_name_resolution_that_hangs_does_not_hold_up_the_end() -> None:
         ends_soon(process, signal.SIGTERM)
 
 
+def test_ctrl_c_ends_what_a_script_started_in_the_background(tmp_path: Path) -> None:
+    # Shells without job control have their background jobs ignore SIGINT; `kill -INT` shall end ours all the same.
+    command = ["sh", "-c", 'trap "" INT; exec "$0" -m dht_atonce.cli.main "$@"', sys.executable]
+    options = ("--local", "--listen", "127.0.0.1", "--json", "--profile", tmp_path / "seed")
+    with Process("seed", *options, command=command) as process:
+        process.event("seed")
+        ends_soon(process, signal.SIGINT)
+
+
 def test_what_nohup_ignores_stays_ignored(tmp_path: Path) -> None:
     command = ["sh", "-c", 'trap "" HUP; exec "$0" -m dht_atonce.cli.main "$@"', sys.executable]
     with Process(

@@ -113,6 +113,8 @@ def test_a_machine_without_any_family_is_told_so() -> None:
 def test_an_address_that_was_named_must_be_bound() -> None:
     with pytest.raises(PortInUse):
         udp(Machine(("192.0.2.1", 4710)), asked=4710, ips=("192.0.2.1", "2001:db8::1"))
+    with pytest.raises(PortInUse, match="no IPV6"):
+        udp(Machine(families=(Family.IPV4,)), ips=("192.0.2.1", "2001:db8::1"))
     assert udp(Machine(), ips=("192.0.2.1",)) == (50_001, 0)
     assert udp(Machine(), ips=("2001:db8::1",)) == (0, 50_001)
 

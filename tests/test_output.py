@@ -7,10 +7,12 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from dht_atonce.cli import live, output
 from dht_atonce.cli.live import LiveOutput
 from dht_atonce.cli.output import Output, count, escape, plain
 from dht_atonce.errors import AtOnceError, EntryFailed
@@ -62,7 +64,9 @@ class Pipe:
         reader, writer = os.pipe()
         self.stdout = os.fdopen(writer, "w")
         self.reader: io.BufferedReader = os.fdopen(reader, "rb")
-        monkeypatch.setattr(sys, "stdout", self.stdout)
+        # Not sys.stdout itself: pytest puts its own there for each phase of a test.
+        for module in (live, output):
+            monkeypatch.setattr(module, "sys", SimpleNamespace(stdout=self.stdout, stderr=sys.stderr))
 
     def objects(self) -> list[dict[str, Any]]:
         """All that was written, once nobody writes any more."""
@@ -90,23 +94,23 @@ def pipe(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pipe]:
     made.close()
 
 
-def number(output: Output, value: int, filling: str = "") -> None:
-    output.event("number", {"value": value, "filling": filling}, lambda details: f"[bold]{details['value']}[/]")
+def number(out: Output, value: int, filling: str = "") -> None:
+    out.event("number", {"value": value, "filling": filling}, lambda details: f"[bold]{details['value']}[/]")
 
 
 async def test_all_that_is_said_arrives_in_order(pipe: Pipe) -> None:
-    async with LiveOutput(as_json=True) as output:
+    async with LiveOutput(as_json=True) as out:
         for value in range(1000):
-            number(output, value)
-            await output.room()
+            number(out, value)
+            await out.room()
     assert [each["value"] for each in pipe.objects()] == list(range(1000))
 
 
 async def test_people_get_words_and_no_colours_in_a_pipe(pipe: Pipe) -> None:
-    async with LiveOutput(as_json=False) as output:
-        number(output, 1)
-        output.event("secret", {}, lambda _: None)
-        number(output, 2)
+    async with LiveOutput(as_json=False) as out:
+        number(out, 1)
+        out.event("secret", {}, lambda _: None)
+        number(out, 2)
     pipe.stdout.close()
     assert pipe.reader.read() == b"1\n2\n"
 
@@ -116,10 +120,10 @@ async def test_room_waits_for_a_slow_reader(pipe: Pipe) -> None:
 
     async def say() -> None:
         nonlocal said
-        async with LiveOutput(as_json=True) as output:
+        async with LiveOutput(as_json=True) as out:
             for value in range(2000):
-                number(output, value, kilobyte)
-                await output.room()
+                number(out, value, kilobyte)
+                await out.room()
                 said = value + 1
 
     saying = asyncio.create_task(say())
@@ -134,9 +138,9 @@ async def test_room_waits_for_a_slow_reader(pipe: Pipe) -> None:
 
 
 async def test_what_cannot_wait_is_left_out_and_counted(pipe: Pipe) -> None:
-    async with LiveOutput(as_json=True) as output:
+    async with LiveOutput(as_json=True) as out:
         for value in range(3000):
-            number(output, value, "x" * 1000)
+            number(out, value, "x" * 1000)
         lines: list[dict[str, Any]] = []
         while not lines or lines[-1]["event"] != "left_out":
             lines.append(json.loads(await asyncio.get_running_loop().run_in_executor(None, pipe.reader.readline)))
@@ -150,12 +154,12 @@ async def test_a_reader_that_has_gone_ends_it(pipe: Pipe) -> None:
 
     async def say() -> None:
         nonlocal wound_down
-        async with LiveOutput(as_json=True) as output:
-            number(output, 1)
+        async with LiveOutput(as_json=True) as out:
+            number(out, 1)
             try:
                 await asyncio.Event().wait()
             finally:
-                number(output, 2)  # may be said, and is heard by nobody
+                number(out, 2)  # may be said, and is heard by nobody
                 await asyncio.sleep(0)
                 wound_down = True
 
@@ -170,8 +174,8 @@ async def test_a_reader_that_has_gone_ends_it(pipe: Pipe) -> None:
 
 async def test_a_reader_that_goes_in_the_meantime_is_noticed(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
     async def say() -> None:
-        async with LiveOutput(as_json=True) as output:
-            number(output, 1)
+        async with LiveOutput(as_json=True) as out:
+            number(out, 1)
             await pipe.read(10)
             pipe.reader.close()
             await asyncio.Event().wait()
@@ -189,13 +193,13 @@ async def test_the_blocks_own_error_comes_first(pipe: Pipe) -> None:
 
 async def test_a_signal_stays_a_signal_when_the_reader_goes_too(pipe: Pipe) -> None:
     async def say() -> None:
-        async with LiveOutput(as_json=True) as output:
+        async with LiveOutput(as_json=True) as out:
             began.set()
             try:
                 await asyncio.Event().wait()
             finally:
                 pipe.reader.close()
-                number(output, 1)
+                number(out, 1)
                 await asyncio.sleep(0.05)
 
     began = asyncio.Event()
@@ -208,6 +212,6 @@ async def test_a_signal_stays_a_signal_when_the_reader_goes_too(pipe: Pipe) -> N
 
 async def test_a_reader_that_has_stopped_does_not_hold_up_the_end(pipe: Pipe) -> None:
     async with asyncio.timeout(5):
-        async with LiveOutput(as_json=True) as output:
+        async with LiveOutput(as_json=True) as out:
             for value in range(500):
-                number(output, value, "x" * 1000)
+                number(out, value, "x" * 1000)

@@ -353,9 +353,8 @@ def test_a_peer_that_is_started_again_comes_back_without_any_seed(tmp_path: Path
     async def main() -> None:
         async with Village() as village:
             one, other = await settled(village, 2)
-            before = await village.open_peer(tmp_path)
+            before = await village.open_peer(tmp_path, port=4711, udp_port=4712)
             await until(lambda: len(seated(before)) == 2)
-            ports = [address.port for address in before.node.addresses], before.record and before.record.endpoints
             await before.aclose()
             await village.seed.aclose()
             again = await village.open_peer(tmp_path, seeds=[])
@@ -363,7 +362,9 @@ def test_a_peer_that_is_started_again_comes_back_without_any_seed(tmp_path: Path
             assert again.network == NETWORK
             assert again.entry is not None
             assert (again.entry.way, again.entry.answered) == ("saved contacts", 2)
-            assert [address.port for address in again.node.addresses] == ports[0]
+            assert [address.port for address in again.node.addresses] == [4712]
+            assert again.record is not None
+            assert [endpoint.port for endpoint in again.record.endpoints] == [4711]
             got = await listener(again)
             assert await found(one, again)
             await other.send(again.id, b"welcome back")
@@ -408,6 +409,43 @@ def test_a_sudden_death_costs_no_contacts(tmp_path: Path) -> None:
             got = await listener(again)
             await other.send(again.id, b"m")
             assert len(got) == 1
+
+    virtual(main())
+
+
+def test_who_was_alone_at_first_saves_those_who_came_later(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with Village() as village:
+            await village.open_seed()
+            first = await village.open_peer(tmp_path / "profile")
+            await asyncio.sleep(20)
+            later = await village.open_peer()
+            await asyncio.sleep(35)
+            village.crash(first)
+            shutil.copytree(tmp_path / "profile", tmp_path / "disk")
+            (tmp_path / "disk").chmod(0o700)
+            await village.seed.aclose()
+            again = await village.open_peer(tmp_path / "disk", seeds=[])
+            assert await found(later, again)
+
+    virtual(main())
+
+
+def test_contacts_that_did_not_answer_are_kept_if_there_are_no_better_ones(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with Village() as village:
+            one, other = await settled(village, 2)
+            await (await village.open_peer(tmp_path)).aclose()
+            village.crash(village.seed, one, other)
+            offline = await village.open_peer(tmp_path, keep_trying=True)
+            await asyncio.sleep(300)
+            assert seated(offline) == []
+            await offline.aclose()
+            village.world.unreachable.clear()
+            again = await village.open_peer(tmp_path, seeds=[])
+            assert again.entry is not None
+            assert again.entry.way == "saved contacts"
+            assert await found(one, again)
 
     virtual(main())
 
@@ -574,7 +612,8 @@ def test_nothing_is_left_behind() -> None:
 
 def test_the_end_comes_within_two_seconds_even_if_nobody_answers() -> None:
     async def main() -> None:
-        async with Village() as village:
+        # Everybody is far away, and so is waited for as long as anybody ever is.
+        async with Village(World(1, latency_s=0.4)) as village:
             peers = await settled(village, 6)
             alice = peers[0]
             await alice.send(peers[1].id, b"m")

@@ -31,11 +31,11 @@ class LiveOutput(Output):
 
     def __init__(self, *, as_json: bool) -> None:
         super().__init__(as_json=as_json)
-        self._change = threading.Condition()  # guards the next four
+        self._change = threading.Condition()  # guards the next three
         self._waiting: list[bytes] = []
         self._bytes = 0  # waiting, or being written at the moment
-        self._left_out = 0
         self._ended = False
+        self._left_out = 0
         self._has_room = asyncio.Event()
         self._problem: AtOnceError | None = None
         self._has_cancelled = False

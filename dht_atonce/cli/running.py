@@ -127,7 +127,7 @@ async def _until_signal(
             task.cancel()
 
     for number in _SIGNALS:
-        if signal.getsignal(number) != signal.SIG_IGN:  # as `nohup` and a shell's background jobs have it
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # as `nohup` has it
             loop.add_signal_handler(number, on_signal, number)
     try:
         return await task
