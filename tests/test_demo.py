@@ -143,7 +143,11 @@ def test_ctrl_c_leaves_nothing_behind(signals: int, tmp_path: Path) -> None:
             demo.signal(signal.SIGINT)
         ended = demo.ends()
         assert (ended.code, ended.err) == (130, "")
-        demo.leaves_nothing()
+        if signals == 1:
+            demo.leaves_nothing()
+        else:
+            # Ended at once: a process that was being born may still make its folder, but it does not live on.
+            until(lambda: not demo.processes(), "all processes have ended")
         assert time.monotonic() - signalled < 2 * END_S + NOISE_S
 
 
