@@ -9,11 +9,13 @@ Each message is one line that says what is wrong and, where something can be don
 __all__ = [
     "AtOnceError",
     "ClockWrong",
+    "ConfigError",
     "ControlError",
     "Deadlock",
     "DeliveryUnknown",
     "EndpointError",
     "EntryFailed",
+    "Escape",
     "IdentityInUse",
     "LinkError",
     "LinkRefused",
@@ -52,6 +54,10 @@ class EndpointError(AtOnceError, ValueError):
 
 class SeedUrlError(AtOnceError, ValueError):
     """A seed URL that cannot be read; the form is atonce://PEERID@HOST:PORT."""
+
+
+class ConfigError(AtOnceError, ValueError):
+    """A file or setting that was given cannot be used; the message says which, where in it, and what was expected."""
 
 
 class MessageTooLarge(AtOnceError, ValueError):
@@ -126,6 +132,10 @@ class ClockWrong(AtOnceError):
 
 class Deadlock(AtOnceError, RuntimeError):
     """In virtual time nothing is scheduled any more, and what was waited for cannot come."""
+
+
+class Escape(AtOnceError, RuntimeError):
+    """Code in the virtual world reached for the real one: a thread, a name server, a socket, a real sleep."""
 
 
 # --- links ---

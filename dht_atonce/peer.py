@@ -222,7 +222,11 @@ class Peer:
     async def lookup(self, who: PeerId | str, *, fresh: bool = False) -> PresenceRecord:
         """The presence of a peer. Raises `PeerIdError`, `PeerUnknown`; `PeerOffline` if it said goodbye."""
         peer_id = _peer_id(who)
-        record = (await self.find(peer_id, fresh=fresh)).record
+        found = await self.find(peer_id, fresh=fresh)
+        if found.local and found.record is not None and found.record.is_goodbye:
+            # A goodbye in our own store may be old news: whoever was cut off when the peer came back has missed it.
+            found = await self.find(peer_id, fresh=True)
+        record = found.record
         if not isinstance(record, PresenceRecord):
             raise PeerUnknown(f"the network knows no peer {peer_id.short}…")
         if record.is_goodbye:

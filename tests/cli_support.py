@@ -252,11 +252,23 @@ def converse(profile: Path, data: bytes) -> dict[str, Any]:
         return json_object(line) if line else {}
 
 
+def is_up(profile: Path) -> bool:
+    """Whether a process of `profile` answers."""
+    try:
+        return bool(ask(profile, "status")["ok"])
+    except (OSError, KeyError):  # it is not there yet, or hangs up
+        return False
+
+
 def control(profile: Path) -> socket.socket:
     """A connection to its control socket."""
     sock = socket.socket(socket.AF_UNIX)
     sock.settimeout(WAIT_S)
-    sock.connect(str(profile / "control.sock"))
+    try:
+        sock.connect(str(profile / "control.sock"))
+    except OSError:
+        sock.close()
+        raise
     return sock
 
 

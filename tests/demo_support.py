@@ -3,7 +3,7 @@
 import base64
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from dht_atonce.cli.control import Lookup, Request, Send, Status
 from dht_atonce.cli.demo_network import DemoNetwork, DemoPeer, DemoProcess, SeedGrave
@@ -88,6 +88,12 @@ class FakeNetwork(DemoNetwork):
         self.grave: SeedGrave | None = None
         self.lookup: Callable[[FakePeer, str], dict[str, Any]] = self._lookup
         self.deliver: Callable[[str, bytes], None] = self._deliver
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
 
     async def add_peers(self, count: int) -> AsyncIterator[tuple[DemoPeer, dict[str, Any]]]:
         for number in range(count):

@@ -25,6 +25,7 @@ from cli_support import (
     atonce,
     control,
     converse,
+    is_up,
     net,
     peer,
     seed,
@@ -232,8 +233,7 @@ def test_descriptors_that_the_shell_closed(tmp_path: Path) -> None:
         script = 'exec "$0" -m dht_atonce.cli.main "$@" <&- >&- 2>&-'
         options = ("--seed", entry.url, "--listen", "127.0.0.1", "--profile", tmp_path / "alice", "--json")
         with Process("join", *options, command=["sh", "-c", script, sys.executable]) as alice:
-            until(lambda: entry.status()["admitted"] and (tmp_path / "alice" / "control.sock").exists(), "she is in")
-            until(lambda: ask(tmp_path / "alice", "status")["ok"], "she answers")
+            until(lambda: entry.status()["admitted"] and is_up(tmp_path / "alice"), "she is in")
             alice.signal(signal.SIGTERM)
             assert alice.ends().code == 0
 
@@ -251,7 +251,7 @@ def test_a_reader_that_has_stopped_reading(tmp_path: Path) -> None:
         options = ("--seed", entry.url, "--listen", "127.0.0.1", "--json", "--profile", tmp_path / "alice")
         with Process("join", *options, stdout=given) as process:
             os.close(given)
-            until((tmp_path / "alice" / "control.sock").exists, "she is in")
+            until(lambda: is_up(tmp_path / "alice"), "she is in")
             alice = Member(process, tmp_path / "alice", {"peer": ask(tmp_path / "alice", "status")["peer"]})
             for _ in range(30):
                 assert bob.ask("send", peer=alice.id, data="xxxx" * 20_000)["ok"]

@@ -808,7 +808,7 @@ def travel(courier: Courier, journey: bytes, never: str = "") -> None:
         step(whom)
 
 
-@settings(max_examples=300)
+@settings(max_examples=200)
 @given(journeys)
 def test_whatever_the_courier_does_nothing_is_lost_doubled_or_reordered(journey: bytes) -> None:
     courier = Courier()

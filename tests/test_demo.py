@@ -2,23 +2,27 @@
 
 import asyncio
 import io
+import json
 import os
 import signal
 import sys
 import time
 import uuid
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from cli_support import END_S, NOISE_S, WAIT_S, Outcome, Process, until
 from demo_support import PHASES, FakeNetwork, Silence, trial_of
 from rich.console import Console
 
-from dht_atonce.cli.demo import report
-from dht_atonce.cli.demo_network import DemoNetwork
+from dht_atonce.cli import output as output_module
+from dht_atonce.cli.demo import conduct, report
+from dht_atonce.cli.demo_network import DemoNetwork, SeedGrave
 from dht_atonce.cli.demo_trial import Phase, Trial
 from dht_atonce.cli.demo_view import LinesView, TableView, view_for
 from dht_atonce.cli.output import Output
+from dht_atonce.errors import AtOnceError, ControlError
 
 # --- for people ---
 
@@ -79,6 +83,31 @@ async def test_a_table_that_grows_on_a_terminal() -> None:
     assert "join" in text
     assert "what it shows" in text
     assert text.endswith("\x1b[?25h") or "\x1b[?25h" in text  # the cursor is back
+
+
+# --- for programs ---
+
+
+async def test_what_cannot_go_on_is_a_problem_in_the_summary(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    network = FakeNetwork()
+
+    async def kill_seed() -> SeedGrave:
+        raise ControlError("nobody can be counted at the dead seed's ports: Permission denied")
+
+    network.kill_seed = kill_seed  # type: ignore[method-assign]
+    assert await conduct(network, 8, 5, 5, Output(as_json=True)) == 1
+    summary = json.loads(capfdbinary.readouterr().out.splitlines()[-1])
+    assert (summary["event"], summary["held"]) == ("summary", False)
+    assert summary["problems"] == ["nobody can be counted at the dead seed's ports: Permission denied"]
+
+
+async def test_a_reader_that_goes_ends_the_demo(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, given = os.pipe()
+    os.close(reader)
+    with os.fdopen(given, "w") as stdout:
+        monkeypatch.setattr(output_module, "sys", SimpleNamespace(stdout=stdout))
+        with pytest.raises(AtOnceError, match="whoever read the output has gone"):
+            await conduct(FakeNetwork(), 8, 5, 5, Output(as_json=True))
 
 
 # --- the real one ---
@@ -143,11 +172,7 @@ def test_ctrl_c_leaves_nothing_behind(signals: int, tmp_path: Path) -> None:
             demo.signal(signal.SIGINT)
         ended = demo.ends()
         assert (ended.code, ended.err) == (130, "")
-        if signals == 1:
-            demo.leaves_nothing()
-        else:
-            # Ended at once: a process that was being born may still make its folder, but it does not live on.
-            until(lambda: not demo.processes(), "all processes have ended")
+        demo.leaves_nothing()
         assert time.monotonic() - signalled < 2 * END_S + NOISE_S
 
 

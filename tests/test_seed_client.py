@@ -162,6 +162,33 @@ def test_over_ipv6_the_seed_s_node_is_at_its_ipv6_port() -> None:
     assert session.says.node == Contact(NodeKey(bytes([7] * 32)).public, Address("fd00::5", 7000))
 
 
+@pytest.mark.parametrize(
+    ("ips", "ports", "other"),
+    [
+        (["10.0.5.5", "fd00::5"], (6000, 7000), Address("fd00::5", 7000)),
+        (["10.9.9.9", "10.0.5.5", "fd00::5", "fd00::6"], (6000, 7000), Address("fd00::5", 7000)),
+        (["10.0.5.5", "fd00::5"], (6000, 0), None),  # it does not listen there
+        (["10.0.5.5"], (6000, 7000), None),  # and where would that be?
+        (["127.0.0.1"], (6000, 7000), Address("::1", 7000)),
+    ],
+)
+def test_the_seed_s_name_tells_where_its_node_is_in_the_other_family(
+    ips: list[str], ports: tuple[int, int], other: Address | None
+) -> None:
+    async def main() -> None:
+        world = World(1)
+        seed = FakeSeed(world, SEED, challenging(udp_ports=ports), ip=next(ip for ip in ips if ip != "10.9.9.9"))
+        client = Client(world)
+        client.host.resolver = Names(seed=ips)
+        async with await client.open(SeedUrl(seed.identity.id, "seed.example.org", seed.url.port)) as session:
+            assert session.says.node == Contact(NodeKey(bytes([7] * 32)).public, Address(seed.host.ip, 6000))
+            found = session.says.other_node
+            assert (found and found.address) == other
+            assert found is None or found.key == NodeKey(bytes([7] * 32)).public
+
+    virtual(main())
+
+
 def test_a_seed_without_a_node_in_our_family_has_none_for_us() -> None:
     session, _ = hears(challenging(udp_ports=(0, 7000)))
     assert session.says.node is None

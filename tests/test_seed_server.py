@@ -186,17 +186,17 @@ def test_nobody_gives_the_seed_a_seat_and_nothing_is_sent_to_it_of_its_own_accor
     async def main() -> None:
         async with Village() as village:
             seed = await village.open_seed()
-            for _ in range(5):
+            for _ in range(4):
                 await village.open_peer()
             handshakes = seed.traffic.handshake
             await asyncio.sleep(7200)
             assert seed.traffic.unsolicited(now()) == 0
             assert seed.traffic.pending == 0
             assert seed.traffic.returned == 0
-            assert seed.traffic.handshake == handshakes == 2 * 5
+            assert seed.traffic.handshake == handshakes == 2 * 4
             for peer in village.peers:
                 assert node_key(seed) not in {contact.key for contact in seated(peer)}
-                assert len(seated(peer)) == 4
+                assert len(seated(peer)) == 3
             assert seed.node.shared.store.count == 0
 
     virtual(main())
@@ -373,6 +373,22 @@ def test_a_seed_of_another_network_does_not_ask_the_old_one_s_nodes(tmp_path: Pa
             await asyncio.sleep(10)
             assert seed.counters["dht.sent"] == 0
             assert len(seed.directory) == 0
+
+    virtual(main())
+
+
+def test_nor_does_it_when_it_is_started_again(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with Village() as village:
+            host = village.world.host()
+            await village.open_seed(tmp_path, host=host)
+            await village.open_peer()
+            await village.seed.aclose()
+            for _ in range(2):
+                seed = await village.open_seed(tmp_path, host=host, network=NetworkConfig.local_network("chess"))
+                await asyncio.sleep(10)
+                await seed.aclose()
+                assert seed.counters["dht.sent"] == 0
 
     virtual(main())
 

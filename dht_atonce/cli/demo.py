@@ -12,7 +12,7 @@ from dht_atonce.cli.output import Output, count, escape
 from dht_atonce.cli.running import run
 from dht_atonce.errors import AtOnceError
 
-__all__ = ["demo", "report"]
+__all__ = ["conduct", "demo", "report"]
 
 _K = 4  # so few replicas that most lookups have to leave the node, even among eight
 _MOST_PROBLEMS = 10  # shown to people; programs get all
@@ -45,10 +45,11 @@ def demo(
     """
     lookups = lookups or min(200, peers * (peers - 1))
     network = DemoNetwork(_K)
-    run(_demo(network, peers, lookups, messages or lookups, Output(as_json=json)), at_once=network.end_at_once)
+    run(conduct(network, peers, lookups, messages or lookups, Output(as_json=json)), at_once=network.end_at_once)
 
 
-async def _demo(network: DemoNetwork, peers: int, lookups: int, messages: int, output: Output) -> int:
+async def conduct(network: DemoNetwork, peers: int, lookups: int, messages: int, output: Output) -> int:
+    """The whole of it; gives the exit code. Raises `AtOnceError` if nobody reads what comes of it."""
     began = time.perf_counter()
     with view_for(output) as view:
         trial = Trial(network, view)
@@ -56,6 +57,8 @@ async def _demo(network: DemoNetwork, peers: int, lookups: int, messages: int, o
             async with network:
                 await trial.run(peers, lookups, messages)
         except AtOnceError as error:
+            if output.is_lost:
+                raise
             trial.problems.append(str(error))
         trial.look_back()
     report(trial, peers, time.perf_counter() - began, output)

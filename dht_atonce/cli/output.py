@@ -56,6 +56,8 @@ class Output:
 
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
+        self.is_lost = False
+        """It cannot be written any more."""
         self._console: Any = None
 
     @property
@@ -87,6 +89,7 @@ class Output:
             sys.stdout.buffer.write(data)
             sys.stdout.buffer.flush()
         except OSError as error:
+            self.is_lost = True
             raise outlet_lost(error) from None
 
     @staticmethod

@@ -156,6 +156,7 @@ class SeedServer:
         self._facts = SeedFacts(profile.identity, self.network, profile.node_key.public, ports, self.node.shared.parser)
 
         self._ports = await listen_links(self._listen, listen, port, state.tcp_port)
+        state.contacts = contacts  # those of another network are not ours to ask, now or at the next start
         state.network, state.udp_ports, state.tcp_port = self.network, ports, self.address.port
         await self._save()
         self._tasks.start(self._save_regularly(), "save contacts")
