@@ -10,10 +10,12 @@ import socket
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol, TypeVar
 
 from dht_atonce.clock import Clock, SystemClock
 from dht_atonce.datagrams import DatagramNet, UdpNet
+from dht_atonce.disk import Disk, FolderDisk
 from dht_atonce.errors import LinkError
 from dht_atonce.identity import Identity
 from dht_atonce.links import LinkNet
@@ -79,6 +81,7 @@ class Host:
     links: LinkNetFactory = _no_links
     clock: Clock = field(default_factory=SystemClock)
     datagrams: DatagramNet = field(default_factory=UdpNet)
+    disk: Callable[[Path], Disk] = FolderDisk
     resolver: Resolver = field(default_factory=SystemResolver)
     offload: Offload = field(default_factory=SystemOffload)
     rng: random.Random = field(default_factory=random.SystemRandom)

@@ -17,7 +17,7 @@ from msgspec import Meta
 from dht_atonce.codec import Bytes8, Bytes32, WireStruct, decode, encode
 from dht_atonce.config import NetworkConfig
 from dht_atonce.dht.contact import Contact
-from dht_atonce.disk import Disk, FolderDisk, MemoryDisk
+from dht_atonce.disk import Disk, MemoryDisk
 from dht_atonce.endpoints import pack_address, unpack_address
 from dht_atonce.errors import ProfileError, WireError
 from dht_atonce.host import Host
@@ -86,7 +86,7 @@ class Profile:
 
         Raises `ProfileError`, `ProfileInUse`.
         """
-        disk: Disk = MemoryDisk() if folder is None else FolderDisk(Path(folder).expanduser())
+        disk: Disk = MemoryDisk() if folder is None else host.disk(Path(folder).expanduser())
         try:
             return cls(disk, host)
         except BaseException:

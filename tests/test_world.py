@@ -454,9 +454,6 @@ def test_a_cut_swallows_frames_and_does_not_tell() -> None:
     run(main())
 
 
-# DEFECT: world.py has no heartbeats. Where a CURVE link ends after 9 s of silence (LinkConfig.timeout_s), a virtual one
-# stays for ever; whoever was cut off while its peer went away talks to nobody through it, even when the peer is back.
-@pytest.mark.xfail(strict=True, reason="DEFECT: a link whose other end is gone never ends")
 @pytest.mark.parametrize("gone", ["cut off", "closed meanwhile"])
 def test_a_link_whose_other_end_is_gone_ends_as_heartbeats_would_end_it(gone: str) -> None:
     async def main() -> None:

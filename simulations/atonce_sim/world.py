@@ -1,272 +1,283 @@
-"""A network that is made up: hosts with datagrams, links, clocks and generators of their own, under one seed number."""
+"""A network that is made up: hosts with datagrams, links, disks, clocks and generators of their own, under one seed
+number."""
 
 import asyncio
 import random
-from collections import Counter, deque
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import TypeVar
 
-from dht_atonce.datagrams import DatagramSocket, OnDatagram
+from atonce_sim.latency import Constant
+from atonce_sim.loop import VirtualLoop
+from atonce_sim.trace import Trace
+from atonce_sim.virtual_datagrams import VirtualDatagrams, VirtualSocket
+from atonce_sim.virtual_disks import VirtualDisk, VirtualDisks
+from atonce_sim.virtual_links import VirtualLink, VirtualLinks, VirtualPort
+from atonce_sim.wires import Conditions, Wires
+from dht_atonce.disk import Disk, FolderDisk
 from dht_atonce.endpoints import Address
-from dht_atonce.errors import LinkError, LinkRefused, MessageTooLarge, PortInUse
 from dht_atonce.host import Host
 from dht_atonce.identity import Identity
-from dht_atonce.links import Link, LinkPort, OnClosed, OnFrame, OnLink
 
-__all__ = ["VirtualHost", "World"]
+__all__ = ["EPOCH", "VirtualHost", "World"]
 
 T = TypeVar("T")
 
 EPOCH = 1_800_000_000.0  # Unix time at which every world begins
-_MAX_BODY = 61_440
+_REQUEST_TYPES = (0x01, 0x03)  # docs/wire.md section 3: of a datagram's second byte, without the cookie bit
+_MEMO = 1 << 16  # verified records that all hosts share
+
+
+class _CutOff(set[str]):
+    """IPs of hosts that are cut off. Links are told when they change."""
+
+    def __init__(self, on_change: Callable[[], None]) -> None:
+        super().__init__()
+        self._on_change = on_change
+
+    def add(self, ip: str) -> None:
+        super().add(ip)
+        self._on_change()
+
+    def discard(self, ip: object) -> None:
+        super().discard(ip)
+        self._on_change()
+
+    def remove(self, ip: str) -> None:
+        super().remove(ip)
+        self._on_change()
+
+    def update(self, *ips: Iterable[str]) -> None:
+        super().update(*ips)
+        self._on_change()
+
+    def clear(self) -> None:
+        super().clear()
+        self._on_change()
 
 
 class World:
-    """All hosts and what lies between them. Loss and latency may be changed while it runs.
+    """All hosts and what lies between them. Conditions may be changed while it runs, but for those of `latency`.
 
-    `latency_s` is one way and the same between all hosts; `loss` is the share of datagrams that vanish.
+    `latency_s` (one way, the same between all hosts) and `loss` are short for the `conditions` most tests want.
+    `cipher` is how all hosts seal their datagrams.
     """
 
-    def __init__(self, seed: int = 0, latency_s: float = 0.025, loss: float = 0.0) -> None:
+    def __init__(
+        self,
+        seed: int = 0,
+        latency_s: float = 0.025,
+        loss: float = 0.0,
+        *,
+        conditions: Conditions | None = None,
+    ) -> None:
         self.seed = seed
-        self.latency_s = latency_s
-        self.loss = loss
-        self.sockets: dict[Address, _VirtualSocket] = {}
-        self.ports: dict[Address, _VirtualPort] = {}
+        self.conditions = conditions or Conditions(latency=Constant(latency_s * 1000), loss=loss)
+        self.wires = Wires(self.conditions, seed)
+        self.trace = Trace()
+        self.sockets: dict[Address, VirtualSocket] = {}
+        self.ports: dict[Address, VirtualPort] = {}
+        self.links: dict[VirtualLink, None] = {}
+        """All ends of open links."""
+        self.disks = VirtualDisks()
+        self.hosts: dict[str, VirtualHost] = {}
+        """By IP; where a machine was restarted, the latest."""
         self.datagrams = 0
         """How many were sent so far."""
-        self.unreachable: set[str] = set()
+        self.seed_bytes = 0
+        """Sent by seeds and to seeds."""
+        self.unasked_seed_bytes = 0
+        """Sent to seeds by peers of their own accord, after they had joined."""
+        self.unreachable: set[str] = _CutOff(self._tell_links)
         """Addresses of hosts that are cut off: nothing leaves or reaches them."""
-        self._hosts = 0
+        self._sides: dict[str, int] = {}
+        self._blocked: set[tuple[int, int]] = set()
+        self._numbers = 0
+        self._loop: VirtualLoop | None = None
 
-    def host(self, ip: str | None = None) -> "VirtualHost":
+    # --- hosts ---
+
+    def host(self, ip: str | None = None, *, skew_s: float = 0.0) -> "VirtualHost":
         """A new host; its generator depends on the world's seed and its own number only."""
-        number = self._hosts
-        self._hosts += 1
-        return VirtualHost(self, ip or f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", number)
+        number = self._numbers
+        self._numbers += 1
+        host = VirtualHost(self, ip or f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", number, 0, skew_s)
+        self.hosts[host.ip] = host
+        return host
+
+    def crash(self, host: "VirtualHost") -> None:
+        """The machine is dead: nothing is said, and whatever of it still runs reaches nobody and writes nothing."""
+        host.is_down = True
+        for address in [address for address in self.sockets if address.ip == host.ip]:
+            del self.sockets[address]
+        for address in [address for address in self.ports if address.ip == host.ip]:
+            del self.ports[address]
+        host.cut_disks()
+        self.trace.event(self.loop.time(), "crash", host.number, host.ip)
+        self._tell_links()
+
+    def restart(self, host: "VirtualHost") -> "VirtualHost":
+        """The machine of `host`, which crashed or was shut down, runs again: the same address, clock and disks, another
+        process with a generator of its own."""
+        again = VirtualHost(self, host.ip, host.number, host.boot + 1, host.skew_s)
+        self.hosts[host.ip] = again
+        self.trace.event(self.loop.time(), "restart", host.number, host.ip)
+        return again
+
+    # --- what lies between them ---
+
+    @property
+    def latency_s(self) -> float:
+        """One way between the first two hosts."""
+        return self.wires.between(0, 1)
+
+    @latency_s.setter
+    def latency_s(self, latency_s: float) -> None:
+        self.conditions.latency = Constant(latency_s * 1000)
+        self.wires.between = lambda _, __: latency_s
+
+    @property
+    def loss(self) -> float:
+        """Share of datagrams that vanish."""
+        return self.conditions.loss
+
+    @loss.setter
+    def loss(self, loss: float) -> None:
+        self.conditions.loss = loss
+
+    def partition(self, sides: list[list["VirtualHost"]], *, one_way: bool = False) -> None:
+        """Cut the world: nothing passes between hosts of different sides. `one_way`: what a later side sends still
+        reaches an earlier one, and nothing comes back. Hosts on no side are on the first."""
+        self._sides = {host.ip: number for number, side in enumerate(sides) for host in side}
+        numbers = range(len(sides))
+        self._blocked = {(one, two) for one in numbers for two in numbers if one < two or (one != two and not one_way)}
+        self._tell_links()
+
+    def heal(self) -> None:
+        """Undo every `partition`."""
+        self._sides, self._blocked = {}, set()
+        self._tell_links()
 
     def delivers(self, source: str, to: str) -> bool:
-        """Whether anything passes between two hosts now."""
-        return source not in self.unreachable and to not in self.unreachable
+        """Whether anything passes from one host to another now."""
+        if self.unreachable and (source in self.unreachable or to in self.unreachable):
+            return False
+        if self._blocked and (self._sides.get(source, 0), self._sides.get(to, 0)) in self._blocked:
+            return False
+        one, other = self.hosts.get(source), self.hosts.get(to)
+        return one is not None and other is not None and not one.is_down and not other.is_down
+
+    def on_seed_traffic(self, source: "VirtualHost", to: "VirtualHost", data: bytes) -> None:
+        """A datagram from or to a seed."""
+        self.seed_bytes += len(data)
+        if to.is_seed and source.has_joined and data[1] & 0x7F in _REQUEST_TYPES:
+            self.unasked_seed_bytes += len(data)
+
+    def on_seed_frame(self, source: "VirtualHost", size: int) -> None:
+        """A frame on a link to a seed."""
+        self.seed_bytes += size
+        if source.has_joined:
+            self.unasked_seed_bytes += size
+
+    def _tell_links(self) -> None:
+        for link in list(self.links):
+            link.on_cut()
+
+    # --- the loop ---
+
+    @property
+    def loop(self) -> VirtualLoop:
+        """The loop that this world runs in."""
+        if self._loop is None:
+            loop = asyncio.get_running_loop()
+            assert isinstance(loop, VirtualLoop), "a world runs in a VirtualLoop"
+            self._loop = loop
+            loop.datagrams = lambda ip: self.hosts[ip].datagrams
+        return self._loop
 
 
 class _VirtualClock:
-    def __init__(self, skew_s: float) -> None:
+    """The loop's time, and a wall clock that may be wrong."""
+
+    __slots__ = ("_loop", "_world", "skew_s")
+
+    def __init__(self, world: World, skew_s: float) -> None:
         self.skew_s = skew_s
+        self._world = world
+        self._loop: VirtualLoop | None = None
 
     def monotonic(self) -> float:
-        return asyncio.get_running_loop().time()
+        loop = self._loop
+        if loop is None:
+            loop = self._loop = self._world.loop
+        return loop._now
 
     def wall(self) -> float:
-        return EPOCH + self.skew_s + asyncio.get_running_loop().time()
+        return EPOCH + self.skew_s + self.monotonic()
 
 
 class _Inline:
+    """Calls that would block a real loop take no time here. (A slow disk would wait here first.)"""
+
     async def run(self, call: Callable[[], T]) -> T:
         return call()
 
 
 class _Literals:
+    """There is no name service; a name is an IP."""
+
     async def resolve(self, name: str) -> list[str]:
         return [name]
+
+
+_INLINE, _LITERALS = _Inline(), _Literals()
 
 
 class VirtualHost(Host):
     """A machine in the world: hand it to a node, a peer or a seed."""
 
-    def __init__(self, world: World, ip: str, number: int) -> None:
+    def __init__(self, world: World, ip: str, number: int, boot: int, skew_s: float) -> None:
         self.world = world
         self.ip = ip
-        self.virtual_clock = _VirtualClock(0.0)
+        self.number = number
+        self.boot = boot
+        """How often it was restarted."""
+        self.virtual_clock = _VirtualClock(world, skew_s)
+        self.is_down = False
+        self.is_seed = False
+        self.has_joined = False
+        """Said by whoever runs a peer on it."""
+        self.bytes_sent = 0
+        """UDP payload, and frames of links."""
+        self.datagrams_sent = 0
+        self._disks: list[VirtualDisk] = []
         super().__init__(
             links=self._links,
             clock=self.virtual_clock,
-            datagrams=_VirtualDatagrams(world, ip, number),
-            resolver=_Literals(),
-            offload=_Inline(),
-            rng=random.Random(f"{world.seed}/{number}"),
+            datagrams=VirtualDatagrams(self),
+            disk=self._disk,
+            resolver=_LITERALS,
+            offload=_INLINE,
+            rng=random.Random(f"{world.seed}/{number}" + (f"/{boot}" if boot else "")),
         )
 
-    def _links(self, identity: Identity, counters: Counter[str] | None = None) -> "_VirtualLinks":
-        return _VirtualLinks(self.world, self.ip, identity)
+    @property
+    def skew_s(self) -> float:
+        """By how much its clock is wrong."""
+        return self.virtual_clock.skew_s
 
+    def cut_disks(self) -> None:
+        """What runs on it writes nothing any more."""
+        for disk in self._disks:
+            disk.cut()
 
-class _Ports:
-    """The next free port of a host."""
+    def _disk(self, path: Path) -> Disk:
+        if path.is_absolute():
+            return FolderDisk(path)  # a real folder, for whoever wants to look into it
+        disk = self.world.disks.open(str(path))
+        self._disks.append(disk)
+        return disk
 
-    def __init__(self) -> None:
-        self.next = 20_000
-
-    def take(self, bind: Address, ip: str, used: Callable[[Address], bool]) -> Address:
-        if bind.port:
-            address = Address(ip, bind.port)
-            if used(address):
-                raise PortInUse(f"{address} is in use")
-            return address
-        while used(Address(ip, self.next)):
-            self.next += 1
-        return Address(ip, self.next)
-
-
-class _VirtualDatagrams:
-    def __init__(self, world: World, ip: str, number: int) -> None:
-        self._world = world
-        self._ip = ip
-        self._ports = _Ports()
-        self._rng = random.Random(f"{world.seed}/{number}/datagrams")
-
-    def open(self, bind: Address, on_datagram: OnDatagram) -> DatagramSocket:
-        address = self._ports.take(bind, self._ip, self._world.sockets.__contains__)
-        socket = _VirtualSocket(self._world, address, on_datagram, self._rng)
-        self._world.sockets[address] = socket
-        return socket
-
-
-class _VirtualSocket:
-    def __init__(self, world: World, address: Address, on_datagram: OnDatagram, rng: random.Random) -> None:
-        self.address = address
-        self._world = world
-        self._on_datagram = on_datagram
-        self._rng = rng
-        self._loop = asyncio.get_running_loop()
-
-    def send(self, data: bytes, to: Address) -> None:
-        world = self._world
-        if world.sockets.get(self.address) is not self:
-            return
-        world.datagrams += 1
-        lost = self._rng.random() < world.loss
-        if not lost and world.delivers(self.address.ip, to.ip):
-            self._loop.call_later(world.latency_s, self._arrive, data, to)
-
-    def _arrive(self, data: bytes, to: Address) -> None:
-        socket = self._world.sockets.get(to)
-        if socket is not None:
-            socket._on_datagram(data, self.address)
-
-    def close(self) -> None:
-        if self._world.sockets.get(self.address) is self:
-            del self._world.sockets[self.address]
-
-
-class _VirtualLinks:
-    """In-memory links: both ends know the other's key without CURVE, frames arrive in order after the latency."""
-
-    def __init__(self, world: World, ip: str, identity: Identity) -> None:
-        self._world = world
-        self._ip = ip
-        self._key = identity.id.curve_key
-        self._numbers = _Ports()
-        self._ports: list[_VirtualPort] = []
-        self._links: dict[_VirtualLink, None] = {}
-
-    def listen(self, bind: Address, on_link: OnLink) -> LinkPort:
-        address = self._numbers.take(bind, self._ip, self._world.ports.__contains__)
-        port = _VirtualPort(self._world, address, self._key, on_link)
-        self._world.ports[address] = port
-        self._ports.append(port)
-        return port
-
-    async def dial(self, address: Address, curve_key: bytes, timeout_s: float) -> Link:
-        world = self._world
-        if not world.delivers(self._ip, address.ip):
-            await asyncio.sleep(timeout_s)
-            raise LinkError(f"{address} does not answer")
-        await asyncio.sleep(2 * world.latency_s)
-        port = world.ports.get(address)
-        if port is None:
-            raise LinkError(f"nobody listens at {address}")
-        if port.key != curve_key:
-            raise LinkRefused(f"{address} holds another key")
-        ours = _VirtualLink(world, self._ip, port.key, address, outbound=True)
-        theirs = _VirtualLink(world, address.ip, self._key, Address(self._ip, 0), outbound=False)
-        ours.other, theirs.other = theirs, ours
-        self._links[ours] = None
-        port.links[theirs] = None
-        port.on_link(theirs)
-        return ours
-
-    async def aclose(self) -> None:
-        for port in self._ports:
-            port.close()
-        for link in list(self._links):
-            link.close()
-        self._links.clear()
-
-
-class _VirtualPort:
-    def __init__(self, world: World, address: Address, key: bytes, on_link: OnLink) -> None:
-        self.address = address
-        self.key = key
-        self.on_link = on_link
-        self.links: dict[_VirtualLink, None] = {}
-        self._world = world
-
-    def close(self) -> None:
-        if self._world.ports.get(self.address) is self:
-            del self._world.ports[self.address]
-        for link in list(self.links):
-            link.close()
-        self.links.clear()
-
-
-class _VirtualLink:
-    def __init__(self, world: World, ip: str, curve_key: bytes, remote: Address, *, outbound: bool) -> None:
-        self.curve_key = curve_key
-        self.remote: Address | None = remote
-        self.outbound = outbound
-        self.is_closed = False
-        self.other: _VirtualLink
-        self._world = world
-        self._ip = ip
-        self._loop = asyncio.get_running_loop()
-        self._on_frame: OnFrame | None = None
-        self._on_closed: OnClosed | None = None
-        self._early: deque[bytes] = deque()
-        self._under_way: deque[bytes | None] = deque()
-
-    def start(self, on_frame: OnFrame, on_closed: OnClosed) -> None:
-        self._on_frame, self._on_closed = on_frame, on_closed
-        while self._early and not self.is_closed:
-            on_frame(self._early.popleft())
-
-    def send(self, body: bytes) -> bool:
-        if len(body) > _MAX_BODY:
-            raise MessageTooLarge(f"a frame has at most {_MAX_BODY} bytes, this has {len(body)}")
-        if self.is_closed:
-            return False
-        self._dispatch(body)
-        return True
-
-    def close(self) -> None:
-        if not self.is_closed:
-            self.is_closed = True
-            self._dispatch(None)
-
-    def _dispatch(self, body: bytes | None) -> None:
-        """Have the other end hear `body`, or the end of the link, unless the two are cut off."""
-        if self.remote is not None and self._world.delivers(self._ip, self.remote.ip):
-            self._under_way.append(body)
-            self._loop.call_later(self._world.latency_s, self._deliver)
-
-    def _deliver(self) -> None:
-        # Timers of one moment fire in any order; frames do not arrive so.
-        body = self._under_way.popleft()
-        if body is None:
-            self.other._end("closed by the other side")
-        else:
-            self.other._arrive(body)
-
-    def _arrive(self, body: bytes) -> None:
-        if self.is_closed:
-            return
-        if self._on_frame is None:
-            self._early.append(body)
-        else:
-            self._on_frame(body)
-
-    def _end(self, reason: str) -> None:
-        if not self.is_closed:
-            self.is_closed = True
-            if self._on_closed is not None:
-                self._on_closed(reason)
+    def _links(self, identity: Identity, counters: Counter[str] | None = None) -> VirtualLinks:
+        return VirtualLinks(self, identity)
