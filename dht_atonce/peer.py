@@ -84,6 +84,7 @@ class Peer:
         self._clock_is_wrong = False
         self._seated = asyncio.Event()
         self._closed = False
+        self._status = ONLINE
         self.entry: Entry | None = None
         """How we came into the network; None before we did."""
 
@@ -241,6 +242,22 @@ class Peer:
         """
         await self._messages.send(_peer_id(to), data, timeout_s)
 
+    async def set_status(self, status: str) -> PublishResult:
+        """Say how we are (`online`, `away`, `busy` or a word of the app's, at most 32 B) in a new presence record.
+
+        Raises ValueError for a status that is too long, or that says goodbye (`aclose` does).
+        """
+        if status == GONE:
+            raise ValueError("who says goodbye closes: use aclose()")
+        if self._node is None or self._closed:
+            raise PeerClosed("this peer is closed")
+        before, self._status = self._status, status
+        try:
+            return await self._publish(status)
+        except ValueError:
+            self._status = before
+            raise
+
     def messages(self) -> AsyncIterator[Message]:
         """Messages from others, as they come; ends when this peer is closed. The sender is verified."""
         return self._messages.messages()
@@ -278,7 +295,7 @@ class Peer:
             self._emit("still_alone", message=str(error))
             if alone and self._node is not None:
                 self.entry = Entry("alone", 0)
-                await self._publish(ONLINE)
+                await self._publish(self._status)
         if not self._transient:
             self._tasks.start(self._stay_in(), "stay in the network")
             self._tasks.start(self._save_regularly(), "save state")
@@ -291,7 +308,7 @@ class Peer:
         self._emit("entered", way=entry.way, answered=entry.answered, tried=list(entry.tried))
         if not self._transient:
             await self._save()
-            result = await self._publish(ONLINE)
+            result = await self._publish(self._status)
             self._emit("published", confirmed=result.confirmed, asked=result.asked)
             self._check_clock()
 
@@ -381,7 +398,7 @@ class Peer:
             shared = self._running.shared
             wall = shared.wall()
             expires = int(wall) + shared.network.record_life_s - SKEW_S
-            record = self._first_record = self._sign(ONLINE, int(wall * 1_000_000), expires)
+            record = self._first_record = self._sign(self._status, int(wall * 1_000_000), expires)
         return record.blob
 
     async def _publish(self, status: str) -> PublishResult:

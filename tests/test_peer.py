@@ -882,3 +882,19 @@ def test_with_a_fifth_of_all_datagrams_lost() -> None:
                     assert (await one.lookup(other.id)).peer_id == other.id
 
     virtual(main())
+
+
+def test_a_peer_says_how_it_is() -> None:
+    async def main() -> None:
+        async with Village() as village:
+            one, other, _ = await settled(village, 3)
+            assert (await one.set_status("away")).confirmed == 2
+            assert (await other.lookup(one.id, fresh=True)).status == "away"
+            for wrong in ("gone", "", "x" * 33):
+                with pytest.raises(ValueError, match="goodbye|valid"):
+                    await one.set_status(wrong)
+            assert (await other.lookup(one.id, fresh=True)).status == "away"
+        with pytest.raises(PeerClosed):
+            await one.set_status("back")
+
+    virtual(main())
