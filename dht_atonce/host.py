@@ -11,14 +11,16 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
+from dht_atonce.cipher import CipherFactory, SodiumCipher
 from dht_atonce.clock import Clock, SystemClock
 from dht_atonce.datagrams import DatagramNet, UdpNet
 from dht_atonce.disk import Disk, FolderDisk
 from dht_atonce.errors import LinkError
 from dht_atonce.identity import Identity
 from dht_atonce.links import LinkNet
+from dht_atonce.memo import Memo
 
 __all__ = ["Host", "LinkNetFactory", "Offload", "Resolver", "SystemOffload", "SystemResolver"]
 
@@ -82,6 +84,9 @@ class Host:
     clock: Clock = field(default_factory=SystemClock)
     datagrams: DatagramNet = field(default_factory=UdpNet)
     disk: Callable[[Path], Disk] = FolderDisk
+    cipher: CipherFactory = SodiumCipher
     resolver: Resolver = field(default_factory=SystemResolver)
     offload: Offload = field(default_factory=SystemOffload)
     rng: random.Random = field(default_factory=random.SystemRandom)
+    memo: Memo[Any, Any] = field(default_factory=lambda: Memo(512))
+    """What was verified before; hosts of one process may share it."""

@@ -9,7 +9,6 @@ docs/wire.md section 2 has the bytes. Floor 2: no I/O, no clock.
 """
 
 import hashlib
-from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Self
 
@@ -21,6 +20,7 @@ from dht_atonce.config import NetworkConfig
 from dht_atonce.endpoints import Address, is_acceptable, pack_address, unpack_address
 from dht_atonce.errors import MessageTooLarge, PeerIdError, RecordError, WireError
 from dht_atonce.identity import Identity, PeerId
+from dht_atonce.memo import Memo
 
 __all__ = [
     "GONE",
@@ -28,6 +28,7 @@ __all__ = [
     "ONLINE",
     "PresenceRecord",
     "Record",
+    "RecordMemo",
     "RecordParser",
     "ValueRecord",
     "is_newer",
@@ -47,6 +48,7 @@ _KIND_PRESENCE = 1
 _KIND_VALUE = 2
 _HEADER = 2 + 64
 _CONTEXT = b"atonce record v1"
+_REMEMBERED = 512  # verified records, by a parser that has its memo for itself
 
 Status = Annotated[str, Meta(min_length=1, max_length=32)]
 Capability = Annotated[str, Meta(min_length=1, max_length=16)]
@@ -252,31 +254,35 @@ def _sign(identity: Identity, network: NetworkConfig, kind: int, payload: bytes)
     return bytes([_MAJOR, kind]) + identity.sign(_signed_bytes(network, kind, payload)) + payload
 
 
+RecordMemo = Memo[tuple[bytes, bytes], PresenceRecord | ValueRecord]
+"""(Network id and whether it is local, blob) → the record that was verified."""
+
+
 class RecordParser:
     """Reads and verifies records of one network.
 
-    A signature costs 55 µs to verify, and the same record arrives from many replicas: the last `max_cached` verified
-    ones are remembered by their bytes.
+    A signature costs 55 µs to verify, and the same record arrives from many replicas: `memo` remembers the latest by
+    network and bytes. Parsers of one process that share it verify each record once, and share its object.
     """
 
-    def __init__(self, network: NetworkConfig, max_cached: int = 512) -> None:
+    __slots__ = ("_memo", "_scope", "network")
+
+    def __init__(self, network: NetworkConfig, memo: RecordMemo | None = None) -> None:
         self.network = network
-        self._max_cached = max_cached
-        self._verified: OrderedDict[bytes, PresenceRecord | ValueRecord] = OrderedDict()
+        # All that a record, once read, depends on: a local network accepts other endpoints.
+        self._scope = network.network_id + bytes([network.local])
+        self._memo: RecordMemo = Memo(_REMEMBERED) if memo is None else memo
 
     def parse(self, blob: bytes, now: float | None) -> PresenceRecord | ValueRecord:
         """The record in `blob`, believed. `now` is Unix time in seconds; None leaves the expiry to the caller.
 
         Raises `RecordError`, whose `reason` names a counter.
         """
-        record = self._verified.get(blob)
+        seen = (self._scope, blob)
+        record = self._memo.get(seen)
         if record is None:
             record = self._verify(blob)
-            self._verified[blob] = record
-            if len(self._verified) > self._max_cached:
-                self._verified.popitem(last=False)
-        else:
-            self._verified.move_to_end(blob)
+            self._memo.put(seen, record)
         if now is not None:
             if record.expires <= now:
                 raise RecordError("expired")

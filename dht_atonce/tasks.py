@@ -10,6 +10,8 @@ __all__ = ["TaskGroup"]
 class TaskGroup:
     """Background tasks of one owner, ended together. An unexpected exception goes to the loop's exception handler."""
 
+    __slots__ = ("_closed", "_tasks")
+
     def __init__(self) -> None:
         # A dict, not a set: they are ended in the order in which they began, the same in each replay.
         self._tasks: dict[asyncio.Task[Any], None] = {}

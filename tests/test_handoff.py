@@ -16,8 +16,8 @@ ALICE, BOB = contact(1), contact(2)
 KEYS = [bytes([number]) * 20 for number in range(100)]
 
 
-def everything(_contact: Contact, _key: bytes) -> bool:
-    return True
+def everything(_contact: Contact, keys: list[bytes]) -> list[bytes]:
+    return keys
 
 
 def drain(hand_off: HandOff, now: float = 0.0) -> list[tuple[float, Contact, bytes]]:
@@ -46,13 +46,13 @@ def test_a_newcomer_gets_what_it_is_to_have() -> None:
     assert hand_off.deadline(5.0) == 5.0
     asked = []
 
-    def is_near(who: Contact, key: bytes) -> bool:
-        asked.append((who, key))
-        return key in KEYS[1:4]
+    def pick(who: Contact, keys: list[bytes]) -> list[bytes]:
+        asked.extend((who, key) for key in keys)
+        return [key for key in keys if key in KEYS[1:4]]
 
-    assert hand_off.take(5.0, is_near) == [(ALICE, key) for key in KEYS[1:4]]
+    assert hand_off.take(5.0, pick) == [(ALICE, key) for key in KEYS[1:4]]
     assert asked == [(ALICE, key) for key in KEYS[:6]]
-    assert hand_off.take(6.0, is_near) == []
+    assert hand_off.take(6.0, pick) == []
     assert hand_off.deadline(6.0) is None
 
 
@@ -102,10 +102,10 @@ def test_the_deadline_is_when_the_next_may_go() -> None:
 def test_a_full_store_does_not_hold_up_the_loop() -> None:
     looked = 0
 
-    def is_near(_who: Contact, _key: bytes) -> bool:
+    def pick(_who: Contact, keys: list[bytes]) -> list[bytes]:
         nonlocal looked
-        looked += 1
-        return False
+        looked += len(keys)
+        return []
 
     hand_off = HandOff(CONFIG)
     for number in range(10):
@@ -113,7 +113,7 @@ def test_a_full_store_does_not_hold_up_the_loop() -> None:
     calls = 0
     while hand_off.deadline(0.0) is not None:
         before = looked
-        hand_off.take(0.0, is_near)
+        hand_off.take(0.0, pick)
         calls += 1
         assert 0 < looked - before <= 256
     assert looked == 10 * len(KEYS)
@@ -124,17 +124,17 @@ def test_what_waits_is_bounded() -> None:
     # 20 newcomers and 100 keys, but no more than 50 wait to be sent; the others are looked at when there is room.
     looked = 0
 
-    def is_near(_who: Contact, _key: bytes) -> bool:
+    def pick(_who: Contact, keys: list[bytes]) -> list[bytes]:
         nonlocal looked
-        looked += 1
-        return True
+        looked += len(keys)
+        return keys
 
     hand_off = HandOff(replace(CONFIG, max_handoff_queue=50))
     for number in range(20):
         hand_off.on_seated(contact(number), KEYS)
-    sent = len(hand_off.take(0.0, is_near))
+    sent = len(hand_off.take(0.0, pick))
     for _ in range(10):
-        sent += len(hand_off.take(0.0, is_near))
+        sent += len(hand_off.take(0.0, pick))
     assert looked <= sent + 50 + 256
     # It does not spin while it waits for room.
     deadline = hand_off.deadline(0.0)

@@ -39,6 +39,7 @@ FLOORS = {
     "links": 1,
     "disk": 1,
     "host": 1,
+    "memo": 1,
     "tasks": 1,
     "counters": 1,
     "errors": 0,
@@ -58,10 +59,12 @@ MUTUAL_FLOOR = 1
 """The one floor whose modules may import each other."""
 
 PURE = [
+    "dht_atonce/memo.py",
     "dht_atonce/records.py",
     *(
         f"dht_atonce/dht/{name}.py"
         for name in (
+            "buckets",
             "budget",
             "contact",
             "cookies",
@@ -75,6 +78,7 @@ PURE = [
             "sealing",
             "skew",
             "storage",
+            "voices",
             "wire",
         )
     ),

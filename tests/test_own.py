@@ -80,7 +80,7 @@ def test_a_record_has_a_whole_life_ahead_and_a_goodbye_a_little_more() -> None:
 def test_what_is_new_is_due_at_once() -> None:
     ours = records()
     assert ours.due(5.0) == []
-    assert ours.deadline() is None
+    assert ours.deadline() == math.inf
     own = ours.put(KEY, sign, 5.0)
     assert ours.deadline() == 5.0
     assert ours.due(4.9) == []
@@ -178,17 +178,17 @@ def test_a_new_word_begins_with_a_short_pause_again() -> None:
 
 def test_it_wants_replicas_until_k_nodes_have_confirmed() -> None:
     ours = records()
-    assert not ours.wants_replicas(KEY)
+    assert ours.wanting() == []
     own = ours.put(KEY, sign, 0.0)
-    assert not ours.wants_replicas(KEY)  # there is nothing to hand out yet
+    assert ours.wanting() == []  # there is nothing to hand out yet
     ours.renew(own, NOW)
     for number in range(LOCAL.k):
-        assert ours.wants_replicas(KEY)
+        assert ours.wanting() == [KEY]
         ours.on_stored(KEY, bytes([number]))
         ours.on_stored(KEY, bytes([number]))  # the same node again counts once
-    assert not ours.wants_replicas(KEY)
+    assert ours.wanting() == []
     ours.renew(own, NOW + 1)  # nobody has the new one yet
-    assert ours.wants_replicas(KEY)
+    assert ours.wanting() == [KEY]
 
 
 def test_a_confirmation_of_what_is_not_ours_is_ignored() -> None:

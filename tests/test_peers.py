@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter, defaultdict, deque
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,7 @@ from support import contact
 
 from dht_atonce.config import DhtConfig
 from dht_atonce.dht.contact import Contact
-from dht_atonce.dht.peers import KnownAddresses, ObservedAddress, RoundTrips, UnprovedBudget, pick_diverse
+from dht_atonce.dht.peers import KnownAddresses, ObservedAddress, UnprovedBudget, pick_diverse
 from dht_atonce.endpoints import Address, Family, pack_address, subnet
 
 CONFIG = DhtConfig()
@@ -24,14 +25,14 @@ rtts = st.floats(0.0001, 3.0)
 
 
 def test_before_any_answer_the_defaults_hold() -> None:
-    trips = RoundTrips(CONFIG)
+    trips = KnownAddresses(CONFIG)
     assert trips.timeout_s(ALICE) == CONFIG.first_timeout_s
     assert trips.hedge_s == CONFIG.first_hedge_s
 
 
 @given(st.lists(rtts, min_size=1, max_size=30))
 def test_the_timeout_is_that_of_rfc_6298_within_its_bounds(samples: list[float]) -> None:
-    trips = RoundTrips(CONFIG)
+    trips = KnownAddresses(CONFIG)
     srtt, rttvar = samples[0], samples[0] / 2
     trips.on_sample(ALICE, samples[0])
     for sample in samples[1:]:
@@ -44,7 +45,7 @@ def test_the_timeout_is_that_of_rfc_6298_within_its_bounds(samples: list[float])
 
 
 def test_each_contact_has_its_own_timeout_and_the_node_one_hedge() -> None:
-    trips = RoundTrips(CONFIG)
+    trips = KnownAddresses(CONFIG)
     for _ in range(20):
         trips.on_sample(ALICE, 0.010)
         trips.on_sample(BOB, 0.300)
@@ -55,24 +56,25 @@ def test_each_contact_has_its_own_timeout_and_the_node_one_hedge() -> None:
 
 @given(st.lists(rtts, min_size=8, max_size=200))
 def test_the_hedge_is_twice_the_75th_percentile_of_recent_round_trips(samples: list[float]) -> None:
-    trips, recent = RoundTrips(CONFIG), deque[float](maxlen=64)
+    trips, recent = KnownAddresses(CONFIG), deque[float](maxlen=64)
     for number, sample in enumerate(samples, 1):
         trips.on_sample(contact(number), sample)
         recent.append(sample)
         if number % 8 == 0:
             percentile = sorted(recent)[len(recent) * 3 // 4]
             assert trips.hedge_s == pytest.approx(max(CONFIG.min_hedge_s, 2 * percentile))
-        assert CONFIG.min_hedge_s <= trips.hedge_s <= max(CONFIG.min_hedge_s, 2 * max(samples))
+        most = max(CONFIG.min_hedge_s, 2 * max(samples))
+        assert CONFIG.min_hedge_s <= trips.hedge_s <= most * (1 + 1e-6)  # it is kept in single precision
 
 
 def test_on_a_fast_network_the_hedge_has_a_lower_bound() -> None:
-    trips = RoundTrips(CONFIG)
+    trips = KnownAddresses(CONFIG)
     trips.on_sample(ALICE, 0.0002)
     assert trips.hedge_s == CONFIG.min_hedge_s
 
 
 def test_the_one_not_heard_of_for_longest_is_forgotten() -> None:
-    trips = RoundTrips(SMALL)
+    trips = KnownAddresses(SMALL)
     for who in (ALICE, BOB, CAROL, ALICE, DAVE):
         trips.on_sample(who, 1.0)
     assert trips.timeout_s(BOB) == SMALL.first_timeout_s
@@ -113,6 +115,59 @@ def test_a_bounded_number_of_cookies_is_kept() -> None:
     for who in (ALICE, BOB, CAROL, DAVE):
         known.on_cookie(who, b"x" * 16, 0.0)
     assert [bool(known.cookie(who, 0.0)) for who in (ALICE, BOB, CAROL, DAVE)] == [False, True, True, True]
+
+
+# --- both in one table ---
+
+
+def test_a_node_may_be_known_at_several_addresses() -> None:
+    known = KnownAddresses(CONFIG)
+    at = [Contact(ALICE.key, Address(ip, 4000)) for ip in ("10.0.0.1", "10.0.0.2", "fd00::1")]
+    for number, who in enumerate(at):
+        known.on_cookie(who, bytes([number]) * 16, 0.0)
+        known.on_sample(who, 0.1 + number / 10)
+    assert len(known) == 3
+    assert [known.cookie(who, 0.0) for who in at] == [bytes([number]) * 16 for number in range(3)]
+    assert [known.timeout_s(who) for who in at] == pytest.approx([0.3, 0.6, 0.9])
+    known.forget(at[1])
+    assert [bool(known.cookie(who, 0.0)) for who in at] == [True, False, True]
+    assert known.timeout_s(at[1]) == pytest.approx(0.6)
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 2), st.integers(0, 60)), max_size=150))
+def test_it_knows_what_dicts_would(steps: list[tuple[int, int, int]]) -> None:
+    known, now = KnownAddresses(CONFIG), 0
+    cookies: dict[Contact, tuple[bytes, int]] = {}
+    timeouts: dict[Contact, float] = {}
+    for count, (number, what, pause) in enumerate(steps):
+        now += pause
+        who = contact(number)
+        if what == 0:
+            known.forget(who)
+            cookies.pop(who, None)
+        elif what == 1:
+            cookies[who] = (count.to_bytes(16, "big"), now)
+            known.on_cookie(who, *cookies[who])
+        elif who not in timeouts:
+            known.on_sample(who, 0.1 + number / 100)
+            timeouts[who] = 3 * (0.1 + number / 100)
+        for other in map(contact, range(10)):
+            cookie, came = cookies.get(other, (b"", now))
+            assert known.cookie(other, now) == (cookie if now - came < CONFIG.cookie_use_s else b"")
+            assert known.timeout_s(other) == pytest.approx(timeouts.get(other, CONFIG.first_timeout_s))
+    assert len(known) <= 10
+
+
+def test_a_large_table_forgets_some_of_the_oldest_at_once() -> None:
+    known = KnownAddresses(replace(CONFIG, max_known_addresses=1000))
+    crowd = [contact(number) for number in range(1200)]
+    for number, who in enumerate(crowd):
+        known.on_cookie(who, b"x" * 16, 0.0)
+        known.on_cookie(crowd[0], b"y" * 16, 0.0)
+        assert min(number + 1, 980) <= len(known) <= 1000
+    assert known.cookie(crowd[0], 0.0) == b"y" * 16
+    assert not any(known.cookie(who, 0.0) for who in crowd[1:200])
+    assert all(known.cookie(who, 0.0) for who in crowd[220:])
 
 
 # --- our own address ---

@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import nacl.bindings as sodium
@@ -15,11 +16,13 @@ from dht_atonce.config import NetworkConfig
 from dht_atonce.endpoints import Address
 from dht_atonce.errors import MessageTooLarge, RecordError
 from dht_atonce.identity import PeerId
+from dht_atonce.memo import Memo
 from dht_atonce.records import (
     GONE,
     MAX_RECORD,
     PresenceRecord,
     Record,
+    RecordMemo,
     RecordParser,
     ValueRecord,
     is_newer,
@@ -406,7 +409,7 @@ def test_a_signature_is_verified_once_and_the_clock_looked_at_each_time(monkeypa
         return verify(self, signature, message)
 
     monkeypatch.setattr(PeerId, "verify", counting)
-    parser = RecordParser(LOCAL, max_cached=3)
+    parser = RecordParser(LOCAL, Memo(3))
     first, others = value_record("first", expires=NOW + 100), [value_record(f"{number}") for number in range(3)]
 
     for _ in range(5):
@@ -427,6 +430,36 @@ def test_a_signature_is_verified_once_and_the_clock_looked_at_each_time(monkeypa
     assert len(verified) == 4
     parser.parse(others[0].blob, NOW)
     assert len(verified) == 5
+
+
+def test_parsers_that_share_a_memo_verify_a_record_once_for_each_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    verified: list[bytes] = []
+    verify = PeerId.verify
+
+    def counting(self: PeerId, signature: bytes, message: bytes) -> bool:
+        verified.append(signature)
+        return verify(self, signature, message)
+
+    monkeypatch.setattr(PeerId, "verify", counting)
+    memo: RecordMemo = Memo(10)
+    record = presence()
+    one, two, alone = RecordParser(LOCAL, memo), RecordParser(LOCAL, memo), RecordParser(LOCAL)
+    assert one.parse(record.blob, NOW) is two.parse(record.blob, NOW)
+    assert len(verified) == 1
+    assert alone.parse(record.blob, NOW) == record
+    assert len(verified) == 2
+    with pytest.raises(RecordError, match="bad_signature"):
+        RecordParser(replace(LOCAL, name="another"), memo).parse(record.blob, NOW)
+
+
+def test_what_a_local_network_believes_the_internet_reads_for_itself() -> None:
+    # The same name and bytes, but private endpoints are accepted in one of them only.
+    memo: RecordMemo = Memo(10)
+    record = presence(endpoints=(Address("10.0.0.1", 4000), Address("1.1.1.1", 4000)))
+    local = RecordParser(LOCAL, memo).parse_presence(record.blob, NOW)
+    public = RecordParser(replace(LOCAL, local=False), memo).parse_presence(record.blob, NOW)
+    assert len(local.endpoints) == 2
+    assert public.endpoints == (Address("1.1.1.1", 4000),)
 
 
 def test_what_is_refused_is_not_remembered() -> None:

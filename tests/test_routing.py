@@ -110,6 +110,28 @@ def test_who_fails_is_never_passed_on_and_asked_last(known: list[int], data: st.
     assert router.find_neighbors(target, 20, failing=True) == expected[:20]
 
 
+@settings(max_examples=60)
+@given(st.lists(ids, unique=True, max_size=80), st.data(), ids, ids, st.integers(1, 100))
+def test_it_counts_those_who_are_nearer_than_somebody(
+    known: list[int], data: st.DataObject, target: int, than: int, most: int
+) -> None:
+    router = table(k=20)
+    seat_all(router, [contact_at(long_id) for long_id in known])
+    seated = [seat.contact for seat in router]
+    broken = data.draw(st.lists(st.sampled_from(seated), unique=True, max_size=5)) if seated else []
+    for one in broken:
+        router.on_failure(one, 1.0)
+    if seated:
+        than = data.draw(st.just(than) | st.sampled_from(seated).map(lambda one: one.long_id))
+    nearer = sum(one.long_id ^ target < than ^ target for one in seated if one not in broken)
+    counted = router.count_nearer(target, than, most)
+    assert counted == nearer if nearer < most else counted >= most
+    assert router.count_nearer(target, than, 1000) == nearer
+    assert router.count_within(target, 150) == sum(
+        one.long_id ^ target < 1 << 150 for one in seated if one not in broken
+    )
+
+
 @given(st.lists(ids.filter(lambda one: one != OWN.long_id), unique=True, max_size=120))
 def test_the_k_nearest_to_us_all_have_seats(known: list[int]) -> None:
     # However crowded their buckets are: Kademlia section 2.4.
@@ -242,6 +264,23 @@ def test_who_finds_no_seat_waits_and_the_latest_comes_in_first() -> None:
     assert not router.is_new_node(far(11))
     fails(router, seated[1], 3)
     assert not router.is_new_node(far(12))
+
+
+def test_buckets_are_to_be_looked_at_only() -> None:
+    router, seated = full_of_far()
+    router.on_proved(far(10), 1.0)
+    bucket = router.buckets[router.get_bucket_for(far(0))]
+    for at, one in enumerate([*seated, seated[0]]):
+        router.on_proved(one, 5.0 + at)
+    assert [seat.contact for seat in bucket.nodes.values()] == [*seated[1:], seated[0]]  # the longest silent first
+    assert bucket.is_new_node(far(10))
+    assert bucket[seated[1].id].contact == seated[1]
+    for one in (seated[0], far(10)):
+        with pytest.raises(TypeError):
+            bucket.add_node(one)
+        with pytest.raises(TypeError):
+            bucket.remove_node(one)
+    assert len(router) == 2 * K
 
 
 def test_a_bounded_number_waits() -> None:

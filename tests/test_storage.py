@@ -152,7 +152,44 @@ def test_expiry_happens_while_others_are_kept_too() -> None:
     for number in range(10):
         ours.keep(unsigned(number, expires=NOW + 10 + number), NOW)
     ours.keep(unsigned(100), NOW + 15)
+    assert [ours.live(unsigned(number).key, NOW + 15) is None for number in range(10)] == [True] * 6 + [False] * 4
+    ours.expire(NOW + 15)
     assert ours.count == 5
+
+
+def test_what_is_over_is_absent_before_it_is_swept_out() -> None:
+    ours = store()
+    ours.keep(presence(seq=5, expires=NOW + 100), NOW)
+    older = presence(seq=4, expires=NOW + 200)
+    assert ours.keep(older, NOW + 99) == (False, False, presence(seq=5, expires=NOW + 100))
+    assert ours.keep(older, NOW + 100) == (True, True, None)
+    assert ours.live(older.key, NOW + 100) is older
+    assert ours.keep(presence(seq=4, expires=NOW + 200), NOW + 100) == (True, False, None)
+    assert ours.expire(NOW + 150) == []
+
+
+def test_what_is_over_makes_room_first() -> None:
+    ours = store(max_records=3)
+    near_to_far = sorted((unsigned(number) for number in range(6)), key=distance)
+    short = unsigned(50, expires=NOW + 10)
+    for record in (*near_to_far[:2], short):
+        ours.keep(record, NOW)
+    assert ours.keep(near_to_far[5], NOW + 10) == (True, True, None)
+    assert sorted(ours.keys()) == sorted(record.key for record in (*near_to_far[:2], near_to_far[5]))
+
+
+def test_it_knows_how_far_its_records_reach() -> None:
+    ours = store()
+    assert ours.reach_bits == 0
+    records = sorted((unsigned(number, expires=NOW + 100 + number) for number in range(20)), key=distance)
+    for record in records:
+        ours.keep(record, NOW)
+    assert ours.reach_bits == distance(records[-1]).bit_length()
+    for at in range(100, 120):
+        ours.expire(NOW + at)
+        left = [record for record in records if record.expires > NOW + at]
+        assert ours.count == len(left)
+        assert ours.reach_bits == max((distance(record).bit_length() for record in left), default=0)
 
 
 # --- room ---
@@ -187,6 +224,7 @@ def test_it_holds_what_a_plain_dict_would(steps: list[tuple[int, int, int, int]]
             model[record.key] = record
         if len(model) > most:
             del model[max(model, key=lambda key: int.from_bytes(key, "big") ^ OWN)]
+        ours.expire(now)
         keeping = ours.keep(record, now)
         assert keeping.kept == (model.get(record.key) is record or (held is not None and held.blob == record.blob))
         assert keeping.newer is (held if held is not None and not newer and held.blob != record.blob else None)
@@ -198,7 +236,7 @@ def test_it_holds_what_a_plain_dict_would(steps: list[tuple[int, int, int, int]]
 def test_memory_is_bounded_by_what_is_held_not_by_what_ever_came() -> None:
     # 8,000 renewals of 20 records, then as many records that come and go.
     def entries(ours: RecordStore) -> int:
-        return sum(len(part) for part in vars(ours).values() if hasattr(part, "__len__"))
+        return sum(len(part) for part in vars(ours).values() if isinstance(part, dict | list))
 
     ours, rng = store(max_records=20), random.Random(1)
     most = 0
@@ -210,8 +248,8 @@ def test_memory_is_bounded_by_what_is_held_not_by_what_ever_came() -> None:
         ours.keep(unsigned(number, seq=2000), NOW)
         most = max(most, entries(ours))
     assert ours.count == 20
-    # The records, and two heaps of up to four entries for each and 64 more.
-    assert most <= 20 + 2 * (4 * 20 + 64 + 2)
+    # The records, and a heap of up to four entries for each and 64 more.
+    assert most <= 20 + (4 * 20 + 64 + 2)
 
 
 # --- the interface of kademlia ---

@@ -1,21 +1,24 @@
 """Runs a `Lookup` over a protocol: sends what it chooses, tells it what came back."""
 
 import asyncio
-import contextlib
+from functools import partial
 
-from dht_atonce.dht.contact import Contact, unpack_contact
+from dht_atonce.dht.contact import KEY_SIZE, Contact, unpack_contacts
 from dht_atonce.dht.lookup import Lookup
 from dht_atonce.dht.peers import pick_diverse
 from dht_atonce.dht.protocol import Answer, SealedProtocol
 from dht_atonce.dht.shared import Shared
 from dht_atonce.dht.wire import FindNode, FindValue, Found
 from dht_atonce.endpoints import Family
-from dht_atonce.errors import RecordError, WireError
+from dht_atonce.errors import RecordError
 from dht_atonce.records import PresenceRecord, ValueRecord
 
 __all__ = ["Crawl"]
 
 AnyRecord = PresenceRecord | ValueRecord
+
+# Where a contact's bytes have what `endpoints.subnet` gives
+_SUBNET = {Family.IPV4: slice(KEY_SIZE, KEY_SIZE + 3), Family.IPV6: slice(KEY_SIZE, KEY_SIZE + 6)}
 
 
 class Crawl:
@@ -48,6 +51,7 @@ class Crawl:
         self._target = target
         self._wants_record = wants_record
         self._want = want
+        self._flags = protocol.flags
         self._loop = loop
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
@@ -80,9 +84,9 @@ class Crawl:
         self._pump()
 
     def _ask(self, contact: Contact) -> None:
-        head = (0, self._protocol.request_id(), self._protocol.flags, self._target, self._want)
+        head = (0, self._protocol.request_id(), self._flags, self._target, self._want)
         request = FindValue(*head) if self._wants_record else FindNode(*head)
-        self._protocol.ask(contact, request, lambda answer: self._on_answer(contact, answer))
+        self._protocol.ask(contact, request, partial(self._on_answer, contact))
 
     def _on_answer(self, contact: Contact, answer: Answer | None) -> None:
         if self.done.done():
@@ -118,14 +122,14 @@ class Crawl:
             self.first.set_result(record)
 
     def _contacts(self, raw: list[bytes], family: Family) -> list[Contact]:
-        local = self._shared.network.local
-        contacts = []
-        for data in raw:
-            with contextlib.suppress(WireError):
-                contacts.append(unpack_contact(data, family, local=local))
+        local, subnet = self._shared.network.local, _SUBNET[family]
+        contacts = unpack_contacts(raw, family, local=local)
         if len(contacts) < len(raw):
             self._shared.counters["dht.bad_contact"] += len(raw) - len(contacts)
-        return contacts if local else pick_diverse(contacts, self._shared.config)
+        # Mostly each is in a subnet of its own, which its bytes tell sooner than its address.
+        if local or len({data[subnet] for data in raw}) == len(raw):
+            return contacts
+        return pick_diverse(contacts, self._shared.config)
 
     def _finish(self) -> None:
         if self._timer is not None:

@@ -46,13 +46,16 @@ class FamilyServer(StockServer):
     protocol: SealedProtocol
 
     def __init__(self, shared: Shared, family: Family, routers: dict[Family, RoutingTable]) -> None:
-        super().__init__(ksize=shared.network.k, alpha=shared.config.alpha, node_id=shared.node_key.id)
-        self.storage = shared.store  # not through the constructor, which replaces a storage that is false
+        # Not the stock constructor: it would make a storage and a Node that nobody uses.
+        self.ksize = shared.network.k
+        self.alpha = shared.config.alpha
+        self.storage = shared.store
         self.family = family
         self.address: Address | None = None
         """Where it is bound, once it listens."""
         self._shared = shared
         self._routers = routers
+        self._crawls: dict[Crawl, None] = {}
         self.protocol = self._create_protocol()
 
     def _create_protocol(self) -> SealedProtocol:
@@ -63,6 +66,9 @@ class FamilyServer(StockServer):
         self.address = self.protocol.open(Address(interface, port))
 
     def stop(self) -> None:
+        """Close the socket; lookups end with what they have."""
+        for crawl in list(self._crawls):
+            crawl.stop()
         self.protocol.close()
 
     @property
@@ -98,8 +104,13 @@ class FamilyServer(StockServer):
         )
         shared.counters["dht.lookups"] += 1
         crawl = Crawl(self.protocol, shared, self.family, lookup, target, wants_record=wants_record, want=want)
-        crawl.done.add_done_callback(lambda _: self.router.on_lookup_done(long_target, shared.now()))
+        self._crawls[crawl] = None
+        crawl.done.add_done_callback(lambda _: self._on_crawled(crawl))
         return crawl
+
+    def _on_crawled(self, crawl: Crawl) -> None:
+        del self._crawls[crawl]
+        self.router.on_lookup_done(crawl.lookup.target, self._shared.now())
 
     def nearest_to_us(self) -> list[Contact]:
         """Our neighbours, as far as our table knows."""

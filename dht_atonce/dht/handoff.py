@@ -4,59 +4,69 @@ And an owner hands its own records to each newcomer until k nodes have confirmed
 spreads as others come.
 """
 
-from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from dht_atonce.config import DhtConfig
 from dht_atonce.dht.contact import Contact
 
-__all__ = ["HandOff"]
+__all__ = ["HandOff", "Pick"]
 
 _MAX_NEWCOMERS = 256
 _SCAN = 256  # pairs of newcomer and key looked at per call: a full store must not hold up the loop
+
+Pick = Callable[[Contact, list[bytes]], list[bytes]]
+"""Gives those of the keys whose record a contact is to have."""
 
 
 class HandOff:
     """Decides what to store where, and how fast. `now` is monotonic seconds."""
 
+    __slots__ = ("_interval_s", "_max_queue", "_newcomers", "_next_at", "_queue")
+
     def __init__(self, config: DhtConfig) -> None:
         self._interval_s = 1 / config.handoff_per_s
         self._max_queue = config.max_handoff_queue
         # Newcomer → keys not yet looked at. A newcomer that comes again starts over.
-        self._newcomers: OrderedDict[Contact, deque[bytes]] = OrderedDict()
-        self._queue: OrderedDict[tuple[Contact, bytes], None] = OrderedDict()
+        self._newcomers: dict[Contact, list[bytes]] = {}
+        self._queue: dict[tuple[Contact, bytes], None] = {}
         self._next_at = 0.0
 
-    def on_seated(self, contact: Contact, keys: Iterable[bytes]) -> None:
+    def on_seated(self, contact: Contact, keys: list[bytes]) -> None:
         """`contact` got a seat while we hold records of `keys`."""
-        waiting = deque(keys)
-        if waiting:
-            self._newcomers[contact] = waiting
+        if keys:
+            self._newcomers[contact] = keys
             if len(self._newcomers) > _MAX_NEWCOMERS:
-                self._newcomers.popitem(last=False)  # its records reach it when their owners publish again
+                # Its records reach it when their owners publish again.
+                del self._newcomers[next(iter(self._newcomers))]
 
-    def take(self, now: float, is_near: Callable[[Contact, bytes], bool]) -> list[tuple[Contact, bytes]]:
-        """What to store now: newcomers and keys, at most `handoff_per_s` of them a second.
+    def take(self, now: float, pick: Pick) -> list[tuple[Contact, bytes]]:
+        """What to store now: newcomers and keys, at most `handoff_per_s` of them a second."""
+        if self._newcomers:
+            self._look(pick)
+        if not self._queue:
+            return []
+        taken = []
+        self._next_at = max(self._next_at, now - 1.0)  # what was not used for a second may come as one burst
+        for pair in self._queue:
+            if self._next_at > now:
+                break
+            taken.append(pair)
+            self._next_at += self._interval_s
+        for pair in taken:
+            del self._queue[pair]
+        return taken
 
-        `is_near` says whether a contact is to have the record of a key.
-        """
+    def _look(self, pick: Pick) -> None:
         budget = _SCAN
         while self._newcomers and budget and len(self._queue) < self._max_queue:
             contact, keys = next(iter(self._newcomers.items()))
-            while keys and budget:
-                budget -= 1
-                key = keys.popleft()
-                if is_near(contact, key):
-                    self._queue[contact, key] = None
-            if not keys:
+            for key in pick(contact, keys[:budget]):
+                self._queue[contact, key] = None
+            if len(keys) > budget:
+                self._newcomers[contact] = keys[budget:]
+            else:
                 del self._newcomers[contact]
-        taken = []
-        self._next_at = max(self._next_at, now - 1.0)  # what was not used for a second may come as one burst
-        while self._queue and self._next_at <= now:
-            pair, _ = self._queue.popitem(last=False)
-            taken.append(pair)
-            self._next_at += self._interval_s
-        return taken
+            budget = max(0, budget - len(keys))
 
     def deadline(self, now: float) -> float | None:
         """When `take` has something to do again; None: not before the next newcomer."""

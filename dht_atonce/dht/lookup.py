@@ -13,7 +13,7 @@ Over when the nearest `need` candidates that did not fail have all answered, or 
 budget of time or requests is spent. After rust-libp2p's `query/peers/closest.rs`.
 """
 
-from bisect import insort
+from bisect import bisect
 from enum import Enum
 
 from dht_atonce.config import DhtConfig
@@ -45,14 +45,17 @@ class _State(Enum):
     FAILED = 4
 
 
-class _Candidate:
-    __slots__ = ("addresses", "asked_at", "contact", "distance", "hops", "record", "state")
+# Read from the class, each of them costs more than the comparison that it is for.
+_CANDIDATE, _ASKED, _LATE, _ANSWERED, _FAILED = _State
 
-    def __init__(self, contact: Contact, distance: int, hops: int) -> None:
+
+class _Candidate:
+    __slots__ = ("addresses", "asked_at", "contact", "hops", "record", "state")
+
+    def __init__(self, contact: Contact, hops: int) -> None:
         self.contact = contact
-        self.distance = distance
         self.hops = hops
-        self.state = _State.CANDIDATE
+        self.state = _CANDIDATE
         self.asked_at = 0.0
         self.addresses = [contact]
         """All that were named, in the order in which they are tried; `contact` is the present one."""
@@ -61,11 +64,8 @@ class _Candidate:
     def next_address(self) -> None:
         """The present address failed: try the one named after it, if there is one."""
         later = self.addresses[self.addresses.index(self.contact) + 1 :]
-        self.state = _State.CANDIDATE if later else _State.FAILED
+        self.state = _CANDIDATE if later else _FAILED
         self.contact = later[0] if later else self.contact
-
-    def __lt__(self, other: "_Candidate") -> bool:
-        return self.distance < other.distance
 
 
 class Lookup:
@@ -101,9 +101,15 @@ class Lookup:
         self._deadline = now + config.lookup_deadline_s
         self._max_requests = max_requests or config.lookup_max_requests
         self._by_id: dict[bytes, _Candidate] = {}
+        # Nearest first, and their distances
         self._order: list[_Candidate] = []
+        self._distances: list[int] = []
+        # So many of the nearest have answered, one behind the other: no need to look at them again.
+        self._answered = 0
+        # Those that are asked and not late, in the order in which they were asked; at most alpha
+        self._asked: list[_Candidate] = []
         for contact in start:
-            self._add(contact, hops=1)
+            self._add(contact, 1)
 
     # --- commands and inputs ---
 
@@ -114,34 +120,33 @@ class Lookup:
         if now >= self._deadline:
             self.end = LookupEnd.DEADLINE
             return []
-        punctual = 0
-        for candidate in self._order:
-            if candidate.state is _State.ASKED:
-                if now >= candidate.asked_at + hedge_s:  # the very sum that `deadline` gives: no rounding between them
-                    candidate.state = _State.LATE
-                else:
-                    punctual += 1
+        asked, order = self._asked, self._order
+        while asked and now >= asked[0].asked_at + hedge_s:  # the very sum that `deadline` gives: no rounding between
+            asked.pop(0).state = _LATE
+        while self._answered < len(order) and order[self._answered].state is _ANSWERED:
+            self._answered += 1
         picked: list[Contact] = []
         need = self._need if self.record is None else self._need_with_record
-        answered = expected = late = 0
-        for candidate in self._order:
+        room = min(self._alpha - len(asked), self._max_requests - self.requests)
+        answered, expected, late = min(self._answered, need), 0, 0
+        for candidate in order[self._answered :] if answered < need else ():
             state = candidate.state
-            if state is _State.ANSWERED:
+            if state is _ANSWERED:
                 answered += 1
-            elif state is _State.LATE:
+            elif state is _LATE:
                 late += 1  # still hoped for, but somebody beyond it is asked in its place
-            elif state is _State.ASKED:
+            elif state is not _FAILED:
                 expected += 1
-            elif state is _State.CANDIDATE:
-                expected += 1
-                if punctual < self._alpha and self.requests < self._max_requests:
-                    candidate.state = _State.ASKED
+                if room > 0 and state is _CANDIDATE:
+                    candidate.state = _ASKED
                     candidate.asked_at = now
-                    self.requests += 1
-                    punctual += 1
+                    room -= 1
+                    asked.append(candidate)
                     picked.append(candidate.contact)
-            if answered + expected >= need:
+            # Whoever else there is: nobody more is asked now, and it is not over.
+            if answered + expected >= need or (room <= 0 and expected + late):
                 break
+        self.requests += len(picked)
         if not expected and not late:
             self.end = LookupEnd.CLOSEST_ANSWERED if answered >= need else LookupEnd.NOBODY_LEFT
         elif not picked and self.requests >= self._max_requests and not self._has_pending():
@@ -150,11 +155,9 @@ class Lookup:
 
     def deadline(self, hedge_s: float) -> float:
         """When `next` must be called again even if nothing was heard."""
-        soonest = self._deadline
-        for candidate in self._order:
-            if candidate.state is _State.ASKED:
-                soonest = min(soonest, candidate.asked_at + hedge_s)
-        return soonest
+        if not self._asked:
+            return self._deadline
+        return min(self._deadline, self._asked[0].asked_at + hedge_s)
 
     def on_reply(self, contact: Contact, contacts: list[Contact], record: AnyRecord | None) -> bool:
         """`contact` answered, naming `contacts` and maybe a verified, unexpired `record` of the target's key.
@@ -162,12 +165,20 @@ class Lookup:
         True if the record is the newest so far.
         """
         candidate = self._by_id.get(contact.id)
-        if candidate is None or candidate.contact != contact or candidate.state not in (_State.ASKED, _State.LATE):
+        if candidate is None or candidate.contact != contact:
             return False
-        candidate.state = _State.ANSWERED
+        if candidate.state is _ASKED:
+            self._asked.remove(candidate)
+        elif candidate.state is not _LATE:
+            return False
+        candidate.state = _ANSWERED
         candidate.record = record
-        for other in contacts:
-            self._add(other, hops=candidate.hops + 1)
+        hops = candidate.hops + 1
+        by_id = self._by_id
+        for other in contacts:  # nearly all of them are known by now
+            known = by_id.get(other.id)
+            if known is None or known.contact is not other:
+                self._add(other, hops)
         if record is None or not is_newer(record, self.record):
             return False
         if self.record is not None and self.record.blob == record.blob:
@@ -180,61 +191,68 @@ class Lookup:
     def on_failure(self, contact: Contact) -> None:
         """`contact` did not answer, or answered nonsense."""
         candidate = self._by_id.get(contact.id)
-        if candidate is not None and candidate.contact == contact and candidate.state is not _State.ANSWERED:
+        if candidate is not None and candidate.contact == contact and candidate.state is not _ANSWERED:
+            if candidate.state is _ASKED:
+                self._asked.remove(candidate)
             candidate.next_address()
 
     # --- getters ---
 
     def closest(self, count: int) -> list[Contact]:
         """The `count` nearest that answered, nearest first."""
-        answered = [c.contact for c in self._order if c.state is _State.ANSWERED]
+        answered = [c.contact for c in self._order if c.state is _ANSWERED]
         return answered[:count]
 
     def answered(self) -> list[Contact]:
         """All that answered, nearest first."""
-        return [c.contact for c in self._order if c.state is _State.ANSWERED]
+        return [c.contact for c in self._order if c.state is _ANSWERED]
 
     def lacking(self, count: int) -> list[Contact]:
         """Those of the `count` nearest that answered without the newest record: they are to be repaired."""
         if self.record is None:
             return []
-        nearest = [c for c in self._order if c.state is _State.ANSWERED][:count]
+        nearest = [c for c in self._order if c.state is _ANSWERED][:count]
         return [c.contact for c in nearest if c.record is None or is_newer(self.record, c.record)]
 
     # --- inside ---
 
     def _add(self, contact: Contact, hops: int) -> None:
-        if contact.id == self._own_id:
-            return
         known = self._by_id.get(contact.id)
         if known is not None:
             self._add_address(known, contact)
             return
-        candidate = _Candidate(contact, contact.long_id ^ self.target, hops)
-        if len(self._order) >= _MAX_CANDIDATES and not self._make_room(candidate):
+        if contact.id == self._own_id:
             return
-        self._by_id[contact.id] = candidate
-        insort(self._order, candidate)
+        distance = contact.long_id ^ self.target
+        if len(self._order) >= _MAX_CANDIDATES and not self._make_room(distance):
+            return
+        self._by_id[contact.id] = candidate = _Candidate(contact, hops)
+        index = bisect(self._distances, distance)
+        self._distances.insert(index, distance)
+        self._order.insert(index, candidate)
+        if index < self._answered:
+            self._answered = index
 
     def _add_address(self, known: _Candidate, contact: Contact) -> None:
         """Somebody may name an honest node at a false address: another address is another chance."""
-        if known.state is _State.ANSWERED or contact in known.addresses or len(known.addresses) >= _MAX_ADDRESSES:
+        if known.state is _ANSWERED or contact in known.addresses or len(known.addresses) >= _MAX_ADDRESSES:
             return
         known.addresses.append(contact)
-        if known.state is _State.FAILED:
+        if known.state is _FAILED:
             known.next_address()
 
-    def _make_room(self, candidate: _Candidate) -> bool:
-        """Forget the farthest that was not asked, or the farthest that failed, if it is farther than `candidate`."""
+    def _make_room(self, distance: int) -> bool:
+        """Forget the farthest that was not asked, or the farthest that failed, if it is farther than `distance`."""
         for index in range(len(self._order) - 1, -1, -1):
-            other = self._order[index]
-            if other.distance <= candidate.distance:
+            if self._distances[index] <= distance:
                 return False
-            if other.state in (_State.CANDIDATE, _State.FAILED):
+            other = self._order[index]
+            if other.state in (_CANDIDATE, _FAILED):
                 del self._order[index]
+                del self._distances[index]
                 del self._by_id[other.contact.id]
                 return True
         return False
 
     def _has_pending(self) -> bool:
-        return any(c.state in (_State.ASKED, _State.LATE) for c in self._order)
+        return any(c.state in (_ASKED, _LATE) for c in self._order)

@@ -2,8 +2,6 @@
 
 import asyncio
 import contextlib
-import math
-import random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,14 +14,14 @@ from dht_atonce.config import DhtConfig, NetworkConfig
 from dht_atonce.dht.contact import Contact
 from dht_atonce.dht.crawl import Crawl
 from dht_atonce.dht.family import FamilyServer
-from dht_atonce.dht.handoff import HandOff
-from dht_atonce.dht.own import OwnRecord, OwnRecords, Signer
-from dht_atonce.dht.protocol import Answer
+from dht_atonce.dht.own import OwnRecords, Signer
+from dht_atonce.dht.publishing import Publisher, PublishResult
 from dht_atonce.dht.routing import RoutingTable
 from dht_atonce.dht.shared import Shared
-from dht_atonce.dht.wire import FindNode, Ping, Stored, StoreOutcome
+from dht_atonce.dht.upkeep import Upkeep
+from dht_atonce.dht.wire import FindNode, Ping
 from dht_atonce.endpoints import Address, Family
-from dht_atonce.errors import AtOnceError, ClockWrong, WireError
+from dht_atonce.errors import WireError
 from dht_atonce.host import Host
 from dht_atonce.identity import Identity, NodeKey, PeerId
 from dht_atonce.records import PresenceRecord, ValueRecord, is_newer, value_key
@@ -32,9 +30,6 @@ from dht_atonce.tasks import TaskGroup
 __all__ = ["DhtNode", "FindResult", "PublishResult"]
 
 AnyRecord = PresenceRecord | ValueRecord
-
-_TIDY_S = 30.0  # between two looks for what has expired
-_SETTLED_S = 60.0  # after a join, at the latest, we look for those who joined near us at the same time
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,17 +43,6 @@ class FindResult:
     """Length of the referral chain to the node that had it; a contact of our own table is 1."""
     requests: int
     elapsed_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class PublishResult:
-    """What came of publishing."""
-
-    confirmed: int
-    """Other nodes that hold the record now."""
-    asked: int
-    home: bool
-    """It is in our own store too."""
 
 
 class DhtNode:
@@ -99,24 +83,19 @@ class DhtNode:
             stores=stores,
         )
         self.servers: dict[Family, FamilyServer] = {}
-        self.own = OwnRecords(network, self.shared.config, rng)
-        self.on_conflict: Callable[[AnyRecord], None] | None = None
-        """Told of a newer record of ours that another process signed after our first publish."""
         self.on_seated: Callable[[Contact], None] | None = None
         """Told of each contact that newly got a seat."""
         self.on_request: Callable[[Contact, bool, bool], None] | None = None
         """Told of each request: from whom, whether the address was proved, and whether it takes seats."""
         self.on_outcome: Callable[[Contact, bool], None] | None = None
         """Told of each of our requests that ended: whom it went to, and whether it was answered."""
-        self._incarnations = {self.incarnation, *past_incarnations}
-        self._rng: random.Random = rng
         self._routers: dict[Family, RoutingTable] = {}
-        self._hand_off = HandOff(self.shared.config)
         self._tasks = TaskGroup()
-        self._wake = asyncio.Event()
-        self._lookups = asyncio.Semaphore(self.shared.config.max_lookups)
-        self._crawls: dict[Crawl, None] = {}
-        self._look_around_at = math.inf
+        self._publisher = Publisher(
+            self.shared, self.servers, (self.incarnation, *past_incarnations), lambda: self._upkeep.arm()
+        )
+        self._upkeep = Upkeep(self.shared, self.servers, self._publisher, self._tasks)
+        self._lookups: asyncio.Semaphore | None = None
 
     # --- life ---
 
@@ -133,17 +112,15 @@ class DhtNode:
         server.protocol.on_request = self.on_request
         server.protocol.on_outcome = self.on_outcome
         await server.listen(port, interface)
-        if not self.servers:
-            self._tasks.start(self._upkeep(), "DHT upkeep")
         self.servers[family] = server
+        self._upkeep.start()
         assert server.address is not None
         return server.address
 
     def stop(self) -> None:
         """Close the sockets and end all tasks, without waiting for them."""
         self._tasks.close()
-        for crawl in list(self._crawls):
-            crawl.stop()
+        self._upkeep.stop()
         for server in self.servers.values():
             server.stop()
 
@@ -170,9 +147,32 @@ class DhtNode:
 
     def live_contacts(self, limit: int) -> list[Contact]:
         """Seated contacts that are not failing, the most recently heard of first."""
-        seats = [seat for router in self._routers.values() for seat in router if not seat.failures]
-        seats.sort(key=lambda seat: -seat.last_answer)
-        return [seat.contact for seat in seats[:limit]]
+        heard = [seat for router in self._routers.values() for seat in router.live_contacts()]
+        heard.sort(key=lambda seat: -seat[0])
+        return [contact for _, contact in heard[:limit]]
+
+    @property
+    def own(self) -> OwnRecords:
+        """Our own records."""
+        return self._publisher.own
+
+    @property
+    def on_conflict(self) -> Callable[[AnyRecord], None] | None:
+        """Told of a newer record of ours that another process signed after our first publish."""
+        return self._publisher.on_conflict
+
+    @on_conflict.setter
+    def on_conflict(self, heard: Callable[[AnyRecord], None] | None) -> None:
+        self._publisher.on_conflict = heard
+
+    @property
+    def on_published(self) -> Callable[[AnyRecord, PublishResult], None] | None:
+        """Told of each round of publishing that ended, whoever asked for it."""
+        return self._publisher.on_published
+
+    @on_published.setter
+    def on_published(self, heard: Callable[[AnyRecord, PublishResult], None] | None) -> None:
+        self._publisher.on_published = heard
 
     # --- joining ---
 
@@ -202,8 +202,7 @@ class DhtNode:
             named = [c for crawl in crawls for c in crawl.other_contacts.values() if c.address.family is server.family]
             if named and not len(server.router):
                 crawls.append(await server.bootstrap(named))
-        self._look_around_at = self.shared.now() + self._rng.uniform(0.5, 1.0) * _SETTLED_S
-        self._wake.set()
+        self._upkeep.on_joined()
         return sum(len(crawl.lookup.answered()) for crawl in crawls)
 
     async def _join_family(self, server: FamilyServer, contacts: list[Contact]) -> Crawl:
@@ -244,7 +243,6 @@ class DhtNode:
         answered = 0
         for server in self.servers.values():
             crawl = server.crawl(target, want=self._want(server.family))
-            self._track(crawl)
             await crawl.done
             answered += len(crawl.lookup.answered())
         return answered
@@ -261,6 +259,8 @@ class DhtNode:
         held = self.shared.store.live(key, self.shared.wall())
         if held is not None and not fresh:
             return FindResult(held, True, 0, 0, 0.0)
+        if self._lookups is None:
+            self._lookups = asyncio.Semaphore(self.shared.config.max_lookups)
         async with self._lookups:
             crawls = [self._find_in(server, key) for server in self.servers.values()]
             record, crawl = await self._newest(crawls) if fresh else await self._first(crawls)
@@ -277,11 +277,7 @@ class DhtNode:
         `sign` makes the record from a seq and an expiry. Does not raise for what the network does; raises
         `ClockWrong` if our clock is a day off.
         """
-        sign(
-            1 << 63, (1 << 32) - 1
-        )  # as long as it can get: what cannot be signed is refused before it takes the place of what we said before
-        own = self.own.put(key, sign, self.shared.now(), is_goodbye=is_goodbye)
-        return await self._publish(key, own)
+        return await self._publisher.publish(key, sign, is_goodbye=is_goodbye)
 
     async def set(self, name: str, value: object) -> PublishResult:
         """Store a small value (int, float, bool, str, bytes) of ours under a name of ours, signed.
@@ -330,14 +326,8 @@ class DhtNode:
 
     def _find_in(self, server: FamilyServer, key: bytes) -> Crawl:
         crawl = server.crawl(key, wants_record=True, want=self._want(server.family))
-        self._track(crawl)
         crawl.done.add_done_callback(lambda _: self._repair(server, crawl))
         return crawl
-
-    def _track(self, crawl: Crawl) -> None:
-        if not crawl.done.done():
-            self._crawls[crawl] = None
-            crawl.done.add_done_callback(lambda _: self._crawls.pop(crawl, None))
 
     async def _first(self, crawls: list[Crawl]) -> tuple[AnyRecord | None, Crawl | None]:
         pending = {crawl.first: crawl for crawl in crawls}
@@ -369,166 +359,7 @@ class DhtNode:
             self.counters["dht.repairs"] += 1
             server.protocol.store(contact, record.blob, lambda _: None)
 
-    # --- inside: publishing ---
-
-    async def _publish(self, key: bytes, own: OwnRecord) -> PublishResult:
-        shared = self.shared
-        generation = self.own.on_publishing(own)
-        try:
-            if shared.skew.is_hopeless:
-                raise ClockWrong("this machine's clock differs by more than a day from all others; set it right")
-            # What lies there already may be newer than what we know of: left by an earlier run of ours, so that a
-            # restored backup or a clock set back must not make us fall silent; or by another process.
-            crawls = await self._find_nearest(key)
-            found = max(
-                (c.lookup.record for c in crawls.values() if c.lookup.record is not None), key=_seq, default=None
-            )
-            found_seq = found.seq if found is not None else 0
-            if found is not None and own.record is not None and found.seq > own.last_seq:
-                self._check_conflict(found)
-            asked, newer = await self._store(crawls, key, self._renew(own, found_seq))
-            if newer is not None:
-                self._check_conflict(newer)
-                asked, _ = await self._store(crawls, key, self._renew(own, newer.seq))
-        except Exception:
-            self.own.on_failed(own, generation, shared.now())
-            self._wake.set()
-            raise
-        self.own.on_published(own, generation, shared.now(), known=self.known_nodes)
-        self._wake.set()
-        return PublishResult(len(own.confirmed), asked, home=True)
-
-    async def _republish(self, key: bytes, own: OwnRecord) -> None:
-        """What upkeep does of its own accord: nobody is there to tell, so what fails is counted and tried again."""
-        try:
-            await self._publish(key, own)
-        except (AtOnceError, ValueError):
-            self.counters["dht.republish_failed"] += 1
-
-    def _renew(self, own: OwnRecord, found_seq: int) -> AnyRecord:
-        wall = self.shared.wall()
-        record = self.own.renew(own, wall, found_seq)
-        self.shared.store.keep(record, wall)
-        return record
-
-    async def _find_nearest(self, key: bytes) -> dict[FamilyServer, Crawl]:
-        most = self.shared.config.publish_max_requests
-        crawls = {
-            server: server.crawl(key, wants_record=True, all_nearest=True, max_requests=most)
-            for server in self.servers.values()
-        }
-        for crawl in crawls.values():
-            self._track(crawl)
-            await crawl.done
-        return crawls
-
-    async def _store(
-        self, crawls: dict[FamilyServer, Crawl], key: bytes, record: AnyRecord
-    ) -> tuple[int, AnyRecord | None]:
-        """Store at the nearest of each family; gives how many were asked, and a newer record if one is held."""
-        asked, newer = 0, None
-        for server, crawl in crawls.items():
-            round_ = await server.store_at(crawl.lookup.closest(self.shared.network.k), record)
-            asked += round_.asked
-            newer = round_.newer or newer
-            for node_id in round_.confirmed:
-                self.own.on_stored(key, node_id)
-        return asked, newer
-
-    def _check_conflict(self, newer: AnyRecord) -> None:
-        if newer.incarnation not in self._incarnations and self.on_conflict is not None:
-            self.on_conflict(newer)
-
-    # --- inside: upkeep ---
-
     def _on_seated(self, contact: Contact) -> None:
-        if not self.shared.no_seat:
-            self._hand_off.on_seated(contact, [key for key, _ in self.shared.store])
-            self._wake.set()
+        self._upkeep.on_seated(contact)
         if self.on_seated is not None:
             self.on_seated(contact)
-
-    def _is_near(self, contact: Contact, key: bytes) -> bool:
-        if self.own.wants_replicas(key):
-            return True
-        router, k, senders = (
-            self._routers[contact.address.family],
-            self.shared.network.k,
-            self.shared.config.handoff_senders,
-        )
-        target = int.from_bytes(key, "big")
-        distance = target ^ contact.long_id
-        own_distance = target ^ int.from_bytes(self.shared.node_key.id, "big")
-        # Most pairs are settled by two counts; a full store has thousands.
-        if router.count_within(target, own_distance.bit_length() - 1) > senders:
-            return False
-        if router.count_within(target, distance.bit_length() - 1) >= k:
-            return False
-        near = router.find_neighbors(target, k)
-        nearer = sum(1 for other in near if other != contact and other.long_id ^ target < own_distance)
-        return nearer < senders and contact in near
-
-    async def _upkeep(self) -> None:
-        tidy_at = self.shared.now() + _TIDY_S
-        while True:
-            now = self.shared.now()
-            if now >= tidy_at:
-                tidy_at = now + _TIDY_S
-                self.shared.store.expire(self.shared.wall())
-                for server in self.servers.values():
-                    server.router.expire(now)
-                    server.protocol.tell_seated()
-                await self._refresh_lonely(now)
-            if now >= self._look_around_at:
-                self._look_around_at = now + self._rng.uniform(0.75, 1.0) * self.shared.config.refresh_s
-                for server in self.servers.values():
-                    self._tasks.start(server.bootstrap(server.nearest_to_us()), "look around")
-            self._hand_over(now)
-            for key, own in self.own.due(now):
-                self._tasks.start(self._republish(key, own), "republish")
-            deadlines = [tidy_at, self._look_around_at, self._hand_off.deadline(now), self.own.deadline()]
-            pause = min(at for at in deadlines if at is not None) - self.shared.now()
-            self._wake.clear()
-            try:
-                async with asyncio.timeout(max(0.0, pause)):
-                    await self._wake.wait()
-            except TimeoutError:
-                continue
-
-    async def _refresh_lonely(self, now: float) -> None:
-        for server in self.servers.values():
-            lonely = server.router.lonely_buckets(now) if len(server.router) else []
-            for bucket in lonely:
-                target = self._rng.randrange(bucket.range[0], bucket.range[1] + 1)
-                # Spread over the interval: a table of many buckets shall not be refreshed in one breath.
-                self._tasks.start(self._refresh_one(server, target), "bucket refresh")
-                bucket.refreshed(now)
-
-    async def _refresh_one(self, server: FamilyServer, target: int) -> None:
-        await asyncio.sleep(self._rng.uniform(0, _TIDY_S))
-        crawl = server.crawl(target.to_bytes(20, "big"))
-        self._track(crawl)
-        await crawl.done
-
-    def _hand_over(self, now: float) -> None:
-        for contact, key in self._hand_off.take(now, self._is_near):
-            record = self.shared.store.live(key, self.shared.wall())
-            server = self.servers.get(contact.address.family)
-            if record is None or server is None:
-                continue
-            self.counters["dht.handed_off"] += 1
-            server.protocol.store(contact, record.blob, self._on_handed(contact, record))
-
-    def _on_handed(self, contact: Contact, record: AnyRecord) -> Callable[[Answer | None], None]:
-        def on_answer(answer: Answer | None) -> None:
-            own = self.own.get(record.key)
-            if answer is None or not isinstance(answer.reply, Stored) or answer.reply.outcome != StoreOutcome.STORED:
-                return
-            if own is not None and own.record is record:
-                self.own.on_stored(record.key, contact.id)
-
-        return on_answer
-
-
-def _seq(record: AnyRecord) -> int:
-    return record.seq

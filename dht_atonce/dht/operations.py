@@ -7,7 +7,7 @@ from collections import Counter
 from typing import Final, NamedTuple
 
 from dht_atonce.config import NetworkConfig
-from dht_atonce.dht.contact import Contact, pack_contact
+from dht_atonce.dht.contact import KEY_SIZE, Contact
 from dht_atonce.dht.routing import RoutingTable
 from dht_atonce.dht.storage import RecordStore
 from dht_atonce.dht.wire import (
@@ -28,7 +28,7 @@ from dht_atonce.dht.wire import (
     Stored,
     StoreOutcome,
 )
-from dht_atonce.endpoints import Family, pack_address
+from dht_atonce.endpoints import Family
 from dht_atonce.errors import RecordError
 from dht_atonce.records import RecordParser
 
@@ -36,6 +36,7 @@ __all__ = ["Asked", "Operations"]
 
 _FOUND_OVERHEAD: Final = 58 + 16 + 3 + 72  # header, MAC, prefix, and a FOUND body without contacts and record
 _CONTACT_SIZE: Final = {Family.IPV4: 40, Family.IPV6: 52}  # with its two bytes of msgpack
+_OTHER: Final = {Family.IPV4: Family.IPV6, Family.IPV6: Family.IPV4}
 
 
 class Asked(NamedTuple):
@@ -83,7 +84,7 @@ class Operations:
             request.request_id,
             self._flags,
             asked.cookie,
-            pack_address(asked.sender.address),
+            asked.sender.packed[KEY_SIZE:],
             int(wall * 1000),
         )
         match request:
@@ -110,9 +111,9 @@ class Operations:
             # An old cookie and no padding: to leave the record out would say that there is none.
             return NeedCookie(*head)
         others: list[bytes] = []
-        other = Family.IPV6 if self._family is Family.IPV4 else Family.IPV4
         long_target = int.from_bytes(target, "big")
-        if want & other and other in self._routers:
+        other = _OTHER[self._family] if want else None
+        if other is not None and want & other and other in self._routers:
             own_share = MIN_CONTACTS_BESIDE_RECORD * _CONTACT_SIZE[self._family]
             count = min(MAX_CONTACTS // 2, min(room // 2, room - own_share) // _CONTACT_SIZE[other])
             others = self._nearest(other, long_target, count, asked.sender)
@@ -124,7 +125,7 @@ class Operations:
         if count <= 0:
             return []
         nearest = self._routers[family].find_neighbors(target, count, exclude=sender.id)
-        return [pack_contact(contact) for contact in nearest]
+        return [contact.packed for contact in nearest]
 
     def _stored(self, asked: Asked, head: tuple[int, bytes, int, bytes, bytes, int], blob: bytes, wall: float) -> Reply:
         if not asked.proved:

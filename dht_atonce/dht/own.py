@@ -26,7 +26,7 @@ class OwnRecord:
     is_goodbye: bool = False
     record: AnyRecord | None = None
     """As last signed."""
-    confirmed: set[bytes] = field(default_factory=set)
+    confirmed: list[bytes] = field(default_factory=list)
     """`NodeId`s that hold `record`."""
     due_at: float = 0.0
     """Monotonic seconds."""
@@ -39,11 +39,15 @@ class OwnRecord:
 class OwnRecords:
     """All records of our identity, by key. `now` is monotonic, `wall` Unix seconds."""
 
+    __slots__ = ("_config", "_deadline", "_network", "_own", "_rng")
+
     def __init__(self, network: NetworkConfig, config: DhtConfig, rng: random.Random) -> None:
         self._network = network
         self._config = config
         self._rng = rng
         self._own: dict[bytes, OwnRecord] = {}
+        # When the next is due: asked for at each wake-up, and rarely another. None: to be worked out.
+        self._deadline: float | None = math.inf
 
     def __contains__(self, key: object) -> bool:
         return key in self._own
@@ -64,7 +68,7 @@ class OwnRecords:
             known = self._own[key] = OwnRecord(signer)
         known.sign = signer
         known.is_goodbye = is_goodbye
-        known.due_at = now
+        self._set_due(known, now)
         known.backoff_s = 0.0
         known.generation += 1
         return known
@@ -75,18 +79,18 @@ class OwnRecords:
         life_s = self._network.record_life_s + (SKEW_S if own.is_goodbye else 0)
         own.record = own.sign(seq, int(wall) + life_s)
         own.last_seq = seq
-        own.confirmed = set()
+        own.confirmed = []
         return own.record
 
     def on_stored(self, key: bytes, node_id: bytes) -> None:
         """A node confirmed that it holds the latest record of `key`."""
         own = self._own.get(key)
-        if own is not None:
-            own.confirmed.add(node_id)
+        if own is not None and node_id not in own.confirmed:
+            own.confirmed.append(node_id)
 
     def on_publishing(self, own: OwnRecord) -> int:
         """A round of publishing begins: not due again before it ends. Gives what `on_published` wants back."""
-        own.due_at = math.inf
+        self._set_due(own, math.inf)
         return own.generation
 
     def on_published(self, own: OwnRecord, generation: int, now: float, *, known: int) -> None:
@@ -102,7 +106,7 @@ class OwnRecords:
             return
         own.backoff_s = 0.0
         quarter = self._network.record_life_s / 4
-        own.due_at = now + quarter * self._rng.uniform(1 - _JITTER, 1 + _JITTER)
+        self._set_due(own, now + quarter * self._rng.uniform(1 - _JITTER, 1 + _JITTER))
 
     def on_failed(self, own: OwnRecord, generation: int, now: float) -> None:
         """A round of publishing ended in an error: it is due again after a growing pause."""
@@ -112,17 +116,25 @@ class OwnRecords:
     def _back_off(self, own: OwnRecord, now: float) -> None:
         first, most = self._config.publish_backoff_first_s, self._config.publish_backoff_max_s
         own.backoff_s = min(most, own.backoff_s * 2 or first)
-        own.due_at = now + own.backoff_s * self._rng.uniform(0.75, 1.25)
+        self._set_due(own, now + own.backoff_s * self._rng.uniform(0.75, 1.25))
 
-    def wants_replicas(self, key: bytes) -> bool:
-        """Whether `key` is ours and fewer than k nodes hold its latest record."""
-        own = self._own.get(key)
-        return own is not None and own.record is not None and len(own.confirmed) < self._network.k
+    def _set_due(self, own: OwnRecord, at: float) -> None:
+        own.due_at = at
+        self._deadline = None
+
+    def wanting(self) -> list[bytes]:
+        """The keys of those whose latest record is held by fewer than k nodes."""
+        k = self._network.k
+        return [key for key, own in self._own.items() if own.record is not None and len(own.confirmed) < k]
 
     def due(self, now: float) -> list[tuple[bytes, OwnRecord]]:
         """What is to be published now."""
+        if self.deadline() > now:
+            return []
         return [(key, own) for key, own in self._own.items() if own.due_at <= now]
 
-    def deadline(self) -> float | None:
-        """When the next is due; None without any."""
-        return min((own.due_at for own in self._own.values()), default=None)
+    def deadline(self) -> float:
+        """When the next is due; infinity while none will be."""
+        if self._deadline is None:
+            self._deadline = min((own.due_at for own in self._own.values()), default=math.inf)
+        return self._deadline

@@ -3,71 +3,119 @@
 Bounded by use: the address that was not needed for longest is forgotten, which costs one padded request.
 """
 
-import contextlib
-from collections import Counter, OrderedDict, deque
-from typing import Generic, TypeVar
+from array import array
+from bisect import bisect_left
+from collections import Counter
 
 from dht_atonce.config import DhtConfig
 from dht_atonce.dht.contact import Contact
+from dht_atonce.dht.voices import Voices
 from dht_atonce.endpoints import Family, subnet, unpack_address
-from dht_atonce.errors import WireError
+from dht_atonce.memo import Memo
 
-__all__ = ["KnownAddresses", "ObservedAddress", "RoundTrips", "UnprovedBudget", "pick_diverse"]
+__all__ = ["KnownAddresses", "ObservedAddress", "UnprovedBudget", "pick_diverse"]
 
 _SAMPLES = 64  # round trips over which the node-wide percentile is taken
 _RESORT = 8  # samples between two looks at the percentile: sorting is the dear part
-
-K = TypeVar("K")
-V = TypeVar("V")
-
-
-class _Bounded(OrderedDict[K, V], Generic[K, V]):
-    """A dict that forgets what was set longest ago."""
-
-    def __init__(self, limit: int) -> None:
-        super().__init__()
-        self._limit = limit
-
-    def __setitem__(self, key: K, value: V) -> None:
-        super().__setitem__(key, value)
-        self.move_to_end(key)
-        if len(self) > self._limit:
-            self.popitem(last=False)
+_COOKIE_SIZE = 16
+_NEVER = float("-inf")
+_UNKNOWN = -1.0
+_BATCH = 64  # a full table forgets 1/64 of itself at once: each of its columns has to be closed up
+_LAST_STAMP = (1 << 32) - 1
+_ADDRESS_SIZES = {Family.IPV4: 6, Family.IPV6: 18}  # bytes on the wire
 
 
-class RoundTrips:
-    """How long answers take: from each contact (RFC 6298), and from this node's neighbours as a whole."""
+class KnownAddresses:
+    """The cookies that others gave us, and how long answers take: from each contact (RFC 6298), and from this node's
+    neighbours as a whole.
+
+    A node knows hundreds, and a simulation has thousands of nodes: so an address has 48 B, at one index of all columns.
+    They are sorted by the contacts' ids.
+    """
+
+    __slots__ = (
+        "_config",
+        "_contacts",
+        "_cookie_at",
+        "_cookies",
+        "_hedge_s",
+        "_ids",
+        "_made",
+        "_recent",
+        "_rttvar",
+        "_seen",
+        "_srtt",
+        "_used",
+    )
 
     def __init__(self, config: DhtConfig) -> None:
         self._config = config
-        self._each: _Bounded[Contact, tuple[float, float]] = _Bounded(config.max_known_addresses)
-        self._recent: deque[float] = deque(maxlen=_SAMPLES)
-        self._hedge_s = config.first_hedge_s
+        self._ids: list[int] = []
+        self._contacts: list[Contact] = []
+        self._cookies = bytearray()
+        self._cookie_at = array("f")  # monotonic seconds, to fractions of one; _NEVER without a cookie
+        self._srtt = array("f")  # seconds; _UNKNOWN before the first sample
+        self._rttvar = array("f")
+        self._used = array("I")  # how many rows had been made when something was last set here
+        self._made = 0
+        self._recent = array("f")
         self._seen = 0
+        self._hedge_s = config.first_hedge_s
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    # --- cookies ---
+
+    def on_cookie(self, contact: Contact, cookie: bytes, now: float) -> None:
+        """`contact` gave us `cookie` (16 B)."""
+        row = self._use(contact)
+        self._cookies[row * _COOKIE_SIZE : (row + 1) * _COOKIE_SIZE] = cookie
+        self._cookie_at[row] = now
+
+    def forget(self, contact: Contact) -> None:
+        """The cookie was refused."""
+        row = self._row(contact)
+        if row >= 0:
+            self._cookie_at[row] = _NEVER
+
+    def cookie(self, contact: Contact, now: float) -> bytes:
+        """A cookie that its issuer will still take, or b""."""
+        row = self._row(contact)
+        if row < 0 or now - self._cookie_at[row] >= self._config.cookie_use_s:
+            return b""
+        return bytes(self._cookies[row * _COOKIE_SIZE : (row + 1) * _COOKIE_SIZE])
+
+    # --- round trips ---
 
     def on_sample(self, contact: Contact, rtt_s: float) -> None:
         """An answer to a request that was sent once (Karn: one that was sent twice says nothing)."""
-        known = self._each.get(contact)
-        if known is None:
-            self._each[contact] = (rtt_s, rtt_s / 2)
+        row = self._use(contact)
+        srtt = self._srtt[row]
+        if srtt < 0:
+            self._srtt[row] = rtt_s
+            self._rttvar[row] = rtt_s / 2
         else:
-            srtt, rttvar = known
-            self._each[contact] = (srtt + (rtt_s - srtt) / 8, rttvar + (abs(rtt_s - srtt) - rttvar) / 4)
-        self._recent.append(rtt_s)
-        self._seen += 1
-        if self._seen > _RESORT and self._seen % _RESORT:
+            self._srtt[row] = srtt + (rtt_s - srtt) / 8
+            self._rttvar[row] += (abs(rtt_s - srtt) - self._rttvar[row]) / 4
+        recent, seen = self._recent, self._seen
+        if len(recent) < _SAMPLES:
+            recent.append(rtt_s)
+        else:
+            recent[seen % _SAMPLES] = rtt_s
+        self._seen = seen = seen + 1
+        if seen > _RESORT and seen % _RESORT:
             return
-        ordered = sorted(self._recent)
-        percentile = ordered[len(ordered) * 3 // 4]
+        percentile = sorted(recent)[len(recent) * 3 // 4]
         self._hedge_s = max(self._config.min_hedge_s, self._config.hedge_factor * percentile)
 
     def timeout_s(self, contact: Contact) -> float:
         """Retransmission timeout: it decides failure."""
-        known = self._each.get(contact)
-        if known is None:
+        row = self._row(contact)
+        if row < 0 or self._srtt[row] < 0:
             return self._config.first_timeout_s
-        srtt, rttvar = known
-        return min(self._config.max_timeout_s, max(self._config.min_timeout_s, srtt + 4 * rttvar))
+        timeout_s = self._srtt[row] + 4 * self._rttvar[row]
+        return min(self._config.max_timeout_s, max(self._config.min_timeout_s, timeout_s))
 
     @property
     def hedge_s(self) -> float:
@@ -75,72 +123,104 @@ class RoundTrips:
         failure."""
         return self._hedge_s
 
+    # --- inside ---
 
-class KnownAddresses:
-    """The cookies that others gave us."""
+    def _row(self, contact: Contact) -> int:
+        """Where `contact` stands, -1 if it is not known."""
+        ids, long_id = self._ids, contact.long_id
+        row = bisect_left(ids, long_id)
+        # A node may be known at several addresses, one in each family at least.
+        while row < len(ids) and ids[row] == long_id:
+            known = self._contacts[row]
+            if known is contact or known == contact:
+                return row
+            row += 1
+        return -1
 
-    def __init__(self, config: DhtConfig) -> None:
-        self._use_s = config.cookie_use_s
-        self._cookies: _Bounded[Contact, tuple[bytes, float]] = _Bounded(config.max_known_addresses)
+    def _use(self, contact: Contact) -> int:
+        """The row of `contact`, a new one if need be, which now is the latest used."""
+        row = self._row(contact)
+        if row < 0:
+            if len(self._ids) >= self._config.max_known_addresses:
+                self._forget_oldest()
+            row = bisect_left(self._ids, contact.long_id)
+            self._ids.insert(row, contact.long_id)
+            self._contacts.insert(row, contact)
+            self._cookies[row * _COOKIE_SIZE : row * _COOKIE_SIZE] = bytes(_COOKIE_SIZE)
+            self._cookie_at.insert(row, _NEVER)
+            self._srtt.insert(row, _UNKNOWN)
+            self._rttvar.insert(row, 0.0)
+            self._used.insert(row, 0)
+            self._made = min(self._made + 1, _LAST_STAMP)
+        self._used[row] = self._made
+        return row
 
-    def on_cookie(self, contact: Contact, cookie: bytes, now: float) -> None:
-        self._cookies[contact] = (cookie, now)
-
-    def forget(self, contact: Contact) -> None:
-        """The cookie was refused."""
-        self._cookies.pop(contact, None)
-
-    def cookie(self, contact: Contact, now: float) -> bytes:
-        """A cookie that its issuer will still take, or b""."""
-        cookie, received = self._cookies.get(contact, (b"", 0.0))
-        return cookie if cookie and now - received < self._use_s else b""
+    def _forget_oldest(self) -> None:
+        by_use = sorted(range(len(self._ids)), key=self._used.__getitem__)
+        for row in sorted(by_use[: 1 + len(by_use) // _BATCH], reverse=True):
+            del self._ids[row], self._contacts[row], self._cookies[row * _COOKIE_SIZE : (row + 1) * _COOKIE_SIZE]
+            del self._cookie_at[row], self._srtt[row], self._rttvar[row], self._used[row]
 
 
 class ObservedAddress:
     """Our own IP as others see it: what a majority of the latest voices says (BEP 42 learns it so too)."""
 
-    _MAX_VOICES = 31
+    __slots__ = ("_voices",)
 
     def __init__(self) -> None:
-        self._voices: dict[Family, _Bounded[bytes, str]] = {family: _Bounded(self._MAX_VOICES) for family in Family}
+        # Length of an address on the wire → what was said of that family
+        self._voices: dict[int, Voices[bytes]] = {}
 
     def on_you(self, key: bytes, raw: bytes) -> None:
         """The node `key` says that we are at `raw` (6 or 18 B)."""
-        with contextlib.suppress(WireError):
-            address = unpack_address(raw)
-            self._voices[address.family][key] = address.ip
+        voices = self._voices.get(len(raw))
+        if voices is None:
+            if len(raw) not in _ADDRESS_SIZES.values():
+                return
+            voices = self._voices[len(raw)] = Voices([])
+        latest = voices.latest()
+        # They mostly say the same: one object is enough.
+        voices.on_voice(key, raw if latest is None or latest != raw else latest)
 
     def ip(self, family: Family) -> str | None:
         """Our IP in `family`, None before anybody spoke."""
-        counts = Counter(self._voices[family].values())
-        return counts.most_common(1)[0][0] if counts else None
+        voices = self._voices.get(_ADDRESS_SIZES[family])
+        if voices is None:
+            return None
+        counts = Counter(raw[:-2] for raw in voices)
+        packed = counts.most_common(1)[0][0]
+        return unpack_address(packed + bytes(2)).ip
 
 
 class UnprovedBudget:
     """How much may go to an IP that never proved itself: 2 datagrams in 10 s from the whole node.
 
-    Without it anybody could list a victim's address in replies and have the whole network knock there.
+    Without it anybody could list a victim's address in replies and have the whole network knock there. In a `local`
+    network there is no limit, and nothing is remembered.
     """
 
-    def __init__(self, config: DhtConfig) -> None:
+    __slots__ = ("_limit", "_local", "_proved", "_sent", "_window_s")
+
+    def __init__(self, config: DhtConfig, *, local: bool = False) -> None:
+        self._local = local
         self._limit = config.unproved_datagrams
         self._window_s = config.unproved_window_s
-        self._proved: _Bounded[str, None] = _Bounded(config.max_known_addresses)
-        self._sent: _Bounded[str, list[float]] = _Bounded(config.max_known_addresses)
+        self._proved: Memo[str, bool] = Memo(config.max_known_addresses)
+        self._sent: Memo[str, tuple[float, ...]] = Memo(config.max_known_addresses)
 
     def on_proved(self, ip: str) -> None:
         """It answered us, or showed one of our cookies."""
-        self._proved[ip] = None
-        self._sent.pop(ip, None)
+        if not self._local:
+            self._proved.put(ip, True)
 
     def take(self, ip: str, now: float) -> bool:
         """Whether one more datagram may go to `ip`; it is counted as sent."""
-        if ip in self._proved:
+        if self._local or self._proved.get(ip):
             return True
-        times = [at for at in self._sent.get(ip, ()) if now - at < self._window_s]
+        times = tuple(at for at in self._sent.get(ip) or () if now - at < self._window_s)
         if len(times) >= self._limit:
             return False
-        self._sent[ip] = [*times, now]
+        self._sent.put(ip, (*times, now))
         return True
 
 

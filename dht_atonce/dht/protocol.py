@@ -1,14 +1,11 @@
 """The sealed RPC of one socket: who asked what of whom, and which bytes answer it.
 
 A datagram is opened, its body read against a schema, and a reply matched on request id, address and key; all else is
-dropped and counted. A request is repeated once and then has failed. What is answered, `operations` says; who gets a
-seat, `routing` says.
+dropped and counted. What we ask, `requests` keeps; what is answered, `operations` says; who gets a seat, `routing`.
 """
 
-import asyncio
-import heapq
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any
 
 from kademlia.protocol import KademliaProtocol
 
@@ -17,16 +14,9 @@ from dht_atonce.datagrams import MAX_DATAGRAM, DatagramSocket
 from dht_atonce.dht.contact import Contact, contact_at
 from dht_atonce.dht.cookies import Proof
 from dht_atonce.dht.operations import Asked, Operations
-from dht_atonce.dht.routing import RoutingTable
-from dht_atonce.dht.sealing import (
-    MIN_UNPROVED_FIND,
-    NONCE_SIZE,
-    Opened,
-    PacketType,
-    answer_key_request,
-    key_request,
-    read_key_reply,
-)
+from dht_atonce.dht.requests import Answer, OnAnswer, Outstanding, Requests
+from dht_atonce.dht.routing import RoutingTable, Seating
+from dht_atonce.dht.sealing import COOKIE_SIZE, NONCE_SIZE, Opened, PacketType, answer_key_request, read_key_reply
 from dht_atonce.dht.shared import Shared
 from dht_atonce.dht.wire import (
     FLAG_NO_SEAT,
@@ -49,50 +39,21 @@ from dht_atonce.errors import WireError
 
 __all__ = ["Answer", "OnAnswer", "SealedProtocol"]
 
-T = TypeVar("T")
-
 _MIN_PACKET = 58
 _UNPROVED_FACTOR = 3  # the 3× rule
 
-_EXPECTED: dict[type[Any], type[Any]] = {Ping: Pong, FindNode: Found, FindValue: Found, Store: Stored}
+_EXPECTED: dict[type[Any], tuple[type[Any], ...]] = {
+    Ping: (Pong, Refused),
+    FindNode: (Found, Refused),
+    FindValue: (Found, Refused),
+    Store: (Stored, Refused),
+}
 
-
-class Answer(NamedTuple):
-    """A reply that was waited for."""
-
-    reply: Reply
-    rtt_s: float
-    proved: bool
-    """Our request carried a cookie that is still good: they know that we are where we say."""
-
-
-OnAnswer = Callable[[Answer | None], None]
-"""Called once, never from within `ask`. None: no answer, or a useless one."""
-
-
-class _Outstanding:
-    __slots__ = (
-        "contact",
-        "cookie",
-        "datagram",
-        "deadline",
-        "needs_cookie_again",
-        "on_answer",
-        "request",
-        "sent_at",
-        "tries",
-    )
-
-    def __init__(self, contact: Contact, request: Request, on_answer: OnAnswer) -> None:
-        self.contact = contact
-        self.request = request
-        self.on_answer = on_answer
-        self.cookie = b""
-        self.datagram = b""
-        self.sent_at = 0.0
-        self.tries = 0
-        self.deadline = 0.0
-        self.needs_cookie_again = False
+# Read from their classes, these cost more than what is done with them for each packet.
+_REQUEST, _REPLY = PacketType.REQUEST, PacketType.REPLY
+_KEY_REQUEST, _KEY_REPLY = PacketType.KEY_REQUEST, PacketType.KEY_REPLY
+_UNPROVED, _CURRENT = Proof.NONE, Proof.CURRENT
+_KEPT = Seating.KEPT
 
 
 class SealedProtocol(KademliaProtocol):
@@ -105,22 +66,17 @@ class SealedProtocol(KademliaProtocol):
 
     source_node: Contact
     router: RoutingTable
-    _outstanding: dict[bytes, _Outstanding]
+    _outstanding: dict[bytes, Outstanding]
 
     def __init__(self, shared: Shared, family: Family, routers: dict[Family, RoutingTable]) -> None:
         own = Contact(shared.node_key.public, Address("::" if family is Family.IPV6 else "0.0.0.0", 0))  # noqa: S104
         super().__init__(own, shared.store, shared.network.k)
         self._shared = shared
-        self._family = family
         self._counters = shared.counters
+        self._local = shared.network.local
         self._socket: DatagramSocket | None = None
-        self._loop = asyncio.get_running_loop()
-        # (deadline, request id) of all tries, the earliest first; those that were answered or tried again meanwhile are
-        # passed over. One timer for all: asyncio's own heap compares handles in Python, at ten times the cost.
-        self._deadlines: list[tuple[float, bytes]] = []
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = 0.0
-        self._key_waiters: dict[bytes, tuple[Address, asyncio.Future[bytes | None]]] = {}
+        self._requests = Requests(shared, self._on_unanswered, self._on_end)
+        self._outstanding = self._requests.waiting
         self.router = RoutingTable(own, shared.network.k, shared.config, local=shared.network.local, now=shared.now())
         routers[family] = self.router
         self._operations = Operations(
@@ -147,6 +103,7 @@ class SealedProtocol(KademliaProtocol):
     def open(self, bind: Address) -> Address:
         """Bind the socket; gives the bound address. Raises `PortInUse`."""
         self._socket = self._shared.host.datagrams.open(bind, self.datagram_received)
+        self._requests.open(self._socket)
         return self._socket.address
 
     def close(self) -> None:
@@ -154,27 +111,13 @@ class SealedProtocol(KademliaProtocol):
         if self._socket is not None:
             self._socket.close()
             self._socket = None
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        for request_id in list(self._outstanding):
-            self._finish(request_id, None)
-        for _, waiter in self._key_waiters.values():
-            if not waiter.done():
-                waiter.set_result(None)
+        self._requests.close()
 
     # --- asking ---
 
     def ask(self, contact: Contact, request: Request, on_answer: OnAnswer) -> None:
         """Send `request` to `contact`; `on_answer` hears what became of it."""
-        outstanding = _Outstanding(contact, request, on_answer)
-        if self._socket is None or len(self._outstanding) >= self._shared.config.max_outstanding:
-            self._counters["dht.not_asked"] += 1
-            self._loop.call_soon(on_answer, None)
-            return
-        self._outstanding[request.request_id] = outstanding
-        self._seal(outstanding)
-        self._try(request.request_id, outstanding)
+        self._requests.ask(contact, request, on_answer)
 
     def request_id(self) -> bytes:
         """A fresh request id, 8 B."""
@@ -195,161 +138,68 @@ class SealedProtocol(KademliaProtocol):
 
     async def find_key(self, address: Address, timeout_s: float) -> bytes | None:
         """The node key of whoever is at `address`, on its word (trust on first use); None if nobody answers."""
-        if self._socket is None:
-            return None
-        nonce = self._shared.host.rng.randbytes(NONCE_SIZE)
-        waiter: asyncio.Future[bytes | None] = self._loop.create_future()
-        self._key_waiters[nonce] = (address, waiter)
-        try:
-            for _ in range(self._shared.config.tries):
-                if not self._may_send(address):
-                    return None
-                self._socket.send(key_request(nonce, self._shared.network.network_id), address)
-                try:
-                    return await asyncio.wait_for(asyncio.shield(waiter), timeout_s / self._shared.config.tries)
-                except TimeoutError:
-                    continue
-            return None
-        finally:
-            del self._key_waiters[nonce]
+        return await self._requests.find_key(address, timeout_s)
 
-    def _seal(self, outstanding: _Outstanding) -> None:
-        shared, contact = self._shared, outstanding.contact
-        cookie = outstanding.cookie = shared.known.cookie(contact, shared.now())
-        is_find = isinstance(outstanding.request, FindNode | FindValue)
-        try:
-            outstanding.datagram = shared.sealer.seal(
-                PacketType.REQUEST,
-                contact.key,
-                encode(outstanding.request),
-                shared.host.rng.randbytes(NONCE_SIZE),
-                cookie,
-                MIN_UNPROVED_FIND if is_find and not cookie else 0,
-            )
-        except WireError:
-            outstanding.datagram = b""  # a contact whose key cannot be used: the tries send nothing, and it fails
-
-    def _may_send(self, address: Address) -> bool:
-        if self._shared.network.local or self._shared.unproved.take(address.ip, self._shared.now()):
-            return True
-        self._counters["dht.unproved_budget"] += 1
-        return False
-
-    def _try(self, request_id: bytes, outstanding: _Outstanding) -> None:
-        shared = self._shared
-        timeout_s = shared.round_trips.timeout_s(outstanding.contact) * (1 << outstanding.tries)
-        outstanding.tries += 1
-        outstanding.sent_at = shared.now()
-        if self._socket is not None and outstanding.datagram and self._may_send(outstanding.contact.address):
-            self._counters["dht.sent"] += 1
-            self._counters["dht.sent_bytes"] += len(outstanding.datagram)
-            self._socket.send(outstanding.datagram, outstanding.contact.address)
-        else:
-            outstanding.tries = shared.config.tries
-            timeout_s = 0.0
-        outstanding.deadline = outstanding.sent_at + min(timeout_s, shared.config.max_timeout_s)
-        heapq.heappush(self._deadlines, (outstanding.deadline, request_id))
-        self._arm()
-
-    def _arm(self) -> None:
-        """See to it that the timer fires no later than the earliest deadline."""
-        if not self._deadlines:
-            return
-        earliest = self._deadlines[0][0]
-        if self._timer is not None:
-            if self._timer_at <= earliest:
-                return
-            self._timer.cancel()
-        self._timer = self._loop.call_at(earliest, self._on_timer)
-        self._timer_at = earliest  # uvloop's handles do not always tell
-
-    def _on_timer(self) -> None:
-        self._timer = None
-        now = self._loop.time()
-        while self._deadlines and self._deadlines[0][0] <= now:
-            deadline, request_id = heapq.heappop(self._deadlines)
-            outstanding = self._outstanding.get(request_id)
-            if outstanding is not None and outstanding.deadline == deadline:
-                self._on_timeout(request_id, outstanding)
-        while self._deadlines and self._deadlines[0][1] not in self._outstanding:
-            heapq.heappop(self._deadlines)
-        self._arm()
-
-    def _on_timeout(self, request_id: bytes, outstanding: _Outstanding) -> None:
-        if outstanding.tries < self._shared.config.tries:
-            self._counters["dht.resent"] += 1
-            self._try(request_id, outstanding)
-            return
-        self._counters["dht.unanswered"] += 1
-        self.router.on_failure(outstanding.contact, self._shared.now())
+    def _on_unanswered(self, contact: Contact, now: float) -> None:
+        self.router.on_failure(contact, now)
         self.tell_seated()
-        self._finish(request_id, None)
 
-    def _finish(self, request_id: bytes, answer: Answer | None) -> None:
-        outstanding = self._outstanding.pop(request_id)
+    def _on_end(self, contact: Contact, answered: bool) -> None:
         if self.on_outcome is not None:
-            self.on_outcome(outstanding.contact, answer is not None)
-        self._loop.call_soon(outstanding.on_answer, answer)
+            self.on_outcome(contact, answered)
 
     # --- hearing ---
 
     def datagram_received(self, data: bytes, addr: Address) -> None:  # type: ignore[override] # an Address, always
         """Whatever a stranger sent. Never raises."""
-        self._counters["dht.received"] += 1
-        self._counters["dht.received_bytes"] += len(data)
-        if not _MIN_PACKET <= len(data) <= MAX_DATAGRAM:
-            self._counters["dht.short" if len(data) < _MIN_PACKET else "dht.long"] += 1
+        size = len(data)
+        counters = self._counters
+        counters["dht.received"] += 1
+        counters["dht.received_bytes"] += size
+        if not _MIN_PACKET <= size <= MAX_DATAGRAM:
+            self._counters["dht.short" if size < _MIN_PACKET else "dht.long"] += 1
             return
         if data[0] != 1:
             self._counters["dht.unknown_major"] += 1
             return
-        if not is_acceptable(addr, local=self._shared.network.local):
+        if not is_acceptable(addr, local=self._local):
             self._counters["dht.bad_address"] += 1
             return
         try:
-            if data[1] == PacketType.KEY_REQUEST:
+            if data[1] == _KEY_REQUEST:
                 self._on_key_request(data, addr)
-            elif data[1] == PacketType.KEY_REPLY:
-                self._on_key_reply(data, addr)
-            else:
-                opened = self._shared.sealer.open(data)
-                sender = contact_at(opened.sender, addr)
-                if opened.type is PacketType.REQUEST:
-                    self._on_request(opened, sender, len(data))
-                else:
-                    self._on_reply(opened, sender)
+                return
+            if data[1] == _KEY_REPLY:
+                self._requests.on_key(*read_key_reply(data), addr)
+                return
+            opened = self._shared.sealer.open(data)
+            if opened.type is _REQUEST:
+                self._on_request(opened, contact_at(opened.sender, addr), size)
+                return
+            reply = decode(reply_decoder, opened.body)
         except WireError:
             self._counters["dht.unreadable"] += 1
+            return
+        self._on_reply(reply, opened.sender, addr)
 
     def _on_key_request(self, data: bytes, source: Address) -> None:
         reply = answer_key_request(data, self._shared.network.network_id, self._shared.node_key.public)
         if self._socket is not None:
             self._socket.send(reply, source)
 
-    def _on_key_reply(self, data: bytes, source: Address) -> None:
-        nonce, key = read_key_reply(data)
-        address, waiter = self._key_waiters.get(nonce, (None, None))
-        if waiter is None or address != source or waiter.done():
-            self._counters["dht.unasked"] += 1
-            return
-        waiter.set_result(key)
-
     def _on_request(self, opened: Opened, sender: Contact, size: int) -> None:
         shared = self._shared
         request = decode(request_decoder, opened.body)
         now = shared.now()
         proof = shared.cookies.check(opened.cookie, sender.address, sender.key, now)
-        proved = proof is not Proof.NONE
+        proved = proof is not _UNPROVED
+        takes_seats = not request.flags & FLAG_NO_SEAT
         if proved:
-            shared.unproved.on_proved(sender.ip)
-            if not request.flags & FLAG_NO_SEAT:
-                self._seat(sender, now)
-        cookie = b"" if proof is Proof.CURRENT else shared.cookies.issue(sender.address, sender.key, now)
+            self._on_proved(sender, takes_seats, now)
+        cookie = b"" if proof is _CURRENT else shared.cookies.issue(sender.address, sender.key, now)
         room = MAX_DATAGRAM if proved else min(MAX_DATAGRAM, _UNPROVED_FACTOR * size)
         reply = self._operations.answer(Asked(request, sender, proved, cookie, room), shared.wall())
-        datagram = shared.sealer.seal(
-            PacketType.REPLY, sender.key, encode(reply), shared.host.rng.randbytes(NONCE_SIZE)
-        )
+        datagram = shared.sealer.seal(_REPLY, sender.key, encode(reply), shared.host.rng.randbytes(NONCE_SIZE))
         if len(datagram) > room:
             self._counters["dht.over_room"] += 1
             return
@@ -358,43 +208,43 @@ class SealedProtocol(KademliaProtocol):
             self._counters["dht.sent_bytes"] += len(datagram)
             self._socket.send(datagram, sender.address)
         if self.on_request is not None:
-            self.on_request(sender, proved, not request.flags & FLAG_NO_SEAT)
+            self.on_request(sender, proved, takes_seats)
 
-    def _on_reply(self, opened: Opened, sender: Contact) -> None:
+    def _on_reply(self, reply: Reply, key: bytes, source: Address) -> None:
         shared = self._shared
-        reply = decode(reply_decoder, opened.body)
         outstanding = self._outstanding.get(reply.request_id)
-        if outstanding is None or outstanding.contact != sender:
+        if outstanding is None or outstanding.contact.key != key or outstanding.contact.address != source:
             self._counters["dht.unasked"] += 1
             return
+        sender = outstanding.contact
         now = shared.now()
         rtt_s = now - outstanding.sent_at
-        shared.unproved.on_proved(sender.ip)
         if outstanding.tries == 1:
             shared.round_trips.on_sample(sender, rtt_s)
-        if len(reply.cookie) == 16:
+        has_cookie = len(reply.cookie) == COOKIE_SIZE
+        if has_cookie:
             shared.known.on_cookie(sender, reply.cookie, now)
         shared.observed.on_you(sender.key, reply.you)
         # Half of the round trip passed since they looked at their clock.
         shared.skew.on_time(sender.key, reply.time_ms / 1000 + rtt_s / 2, shared.host.clock.wall())
-        if not reply.flags & FLAG_NO_SEAT:
-            self._seat(sender, now)
-        if isinstance(reply, NeedCookie) and not outstanding.needs_cookie_again and len(reply.cookie) == 16:
+        self._on_proved(sender, not reply.flags & FLAG_NO_SEAT, now)
+        if has_cookie and isinstance(reply, NeedCookie) and not outstanding.needs_cookie_again:
             outstanding.needs_cookie_again = True
-            outstanding.tries = 0
-            self._seal(outstanding)
-            self._try(reply.request_id, outstanding)
+            self._requests.ask_again(reply.request_id, outstanding, now)
             return
-        useful = isinstance(reply, _EXPECTED[type(outstanding.request)] | Refused)
-        if not useful:
+        answer = None
+        if isinstance(reply, _EXPECTED[type(outstanding.request)]):
+            answer = Answer(reply, rtt_s, bool(outstanding.cookie) and not reply.cookie)
+        else:
             self._counters["dht.wrong_reply"] += 1
-        self._finish(
-            reply.request_id, Answer(reply, rtt_s, bool(outstanding.cookie) and not reply.cookie) if useful else None
-        )
+        self._requests.end(reply.request_id, answer)
 
-    def _seat(self, contact: Contact, now: float) -> None:
-        self.router.on_proved(contact, now)
-        self.tell_seated()
+    def _on_proved(self, contact: Contact, takes_seats: bool, now: float) -> None:
+        """It is who and where it says."""
+        if not self._local:  # where there is a budget for those who have not proved themselves
+            self._shared.unproved.on_proved(contact.address.ip)
+        if takes_seats and self.router.on_proved(contact, now) is not _KEPT:
+            self.tell_seated()
 
     def tell_seated(self) -> None:
         """Tell `on_seated` of all that newly got a seat."""

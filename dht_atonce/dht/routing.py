@@ -8,27 +8,30 @@ Kademlia (Maymounkov and Mazières 2002), sections 2.2, 2.4 and 4.2, on `kademli
   either a verified replacement or 15 minutes. While everybody fails, the fault is ours, and nobody's failures count.
 - The k nearest are the true k nearest, found in a sorted list of ids: the smallest subtree round the target that holds
   k of them is one slice of it, and only that slice is sorted by distance.
+- A seat is an index of three lists in step (id, contact, time), 24 B: a bucket is a slice of them and keeps no seats
+  itself. A simulation holds thousands of tables.
 - A bucket's depth and its refresh time come from its range and from our own lookups, not from its members or from
   queries.
 """
 
-from bisect import bisect_left, bisect_right, insort
-from collections import Counter, OrderedDict, deque
+from array import array
+from bisect import bisect_left, bisect_right
+from collections import Counter
 from collections.abc import Iterator
 from enum import Enum
 
-from kademlia.routing import KBucket as StockKBucket
 from kademlia.routing import RoutingTable as StockRoutingTable
 
 from dht_atonce.config import DhtConfig
+from dht_atonce.dht.buckets import ID_BITS, KBucket, Seat
 from dht_atonce.dht.contact import Contact
 from dht_atonce.endpoints import subnet
 
 __all__ = ["ID_BITS", "KBucket", "RoutingTable", "Seat", "Seating"]
 
-ID_BITS = 160
 _SPLIT_EVERY = 5  # Kademlia section 4.2, b = 5: buckets away from us are split to depths that are multiples of it
 _MAX_SEATED = 4096  # news of seats that nobody fetched
+_ALL = 1 << ID_BITS
 
 
 class Seating(Enum):
@@ -44,61 +47,6 @@ class Seating(Enum):
     """Its bucket is full; it comes in when a seat falls free."""
     REFUSED = "refused"
     """Ourselves, or too many of its subnet; one that moves into such a subnet loses its seat."""
-
-
-class Seat:
-    """A contact in a bucket and how it fares."""
-
-    __slots__ = ("contact", "failing_since", "failures", "last_answer")
-
-    def __init__(self, contact: Contact, now: float) -> None:
-        self.contact = contact
-        self.last_answer = now
-        self.failures = 0
-        self.failing_since = 0.0
-
-
-class KBucket(StockKBucket):
-    """A range of ids with up to k seats, the longest silent first, and up to k who wait.
-
-    From kademlia: `range` (inclusive), `nodes`, `replacement_nodes`, `has_in_range`, `ksize`, `len()`.
-    """
-
-    nodes: OrderedDict[bytes, Seat]
-    replacement_nodes: OrderedDict[bytes, Seat]
-
-    def __init__(self, lower: int, bits: int, ksize: int, now: float) -> None:
-        super().__init__(lower, lower + (1 << bits) - 1, ksize, replacementNodeFactor=1)
-        self.bits = bits
-        """log2 of the number of ids in the range."""
-        self.last_updated = now
-
-    def touch_last_updated(self) -> None:
-        """Does nothing: the stock class calls this from its constructor and reads a clock; `refreshed` is told the
-        time."""
-
-    def refreshed(self, now: float) -> None:
-        """A lookup of our own ended in this range."""
-        self.last_updated = now
-
-    def depth(self) -> int:
-        """Number of leading bits that all ids in the range share."""
-        return ID_BITS - self.bits
-
-    def wait(self, seat: Seat) -> None:
-        """Remember a verified contact for when a seat falls free; the latest comes first."""
-        self.replacement_nodes.pop(seat.contact.id, None)
-        self.replacement_nodes[seat.contact.id] = seat
-        if len(self.replacement_nodes) > self.max_replacement_nodes:
-            self.replacement_nodes.popitem(last=False)
-
-    def halves(self, now: float) -> tuple["KBucket", "KBucket"]:
-        """Two empty buckets for the two halves of the range."""
-        half = self.bits - 1
-        lower, upper = self.range[0], self.range[0] + (1 << half)
-        one, two = KBucket(lower, half, self.ksize, now), KBucket(upper, half, self.ksize, now)
-        one.last_updated = two.last_updated = self.last_updated
-        return one, two
 
 
 class RoutingTable(StockRoutingTable):
@@ -118,35 +66,63 @@ class RoutingTable(StockRoutingTable):
 
     def flush(self) -> None:
         """Forget everybody."""
-        self.buckets = [KBucket(0, ID_BITS, self.ksize, self._created)]
+        self.buckets = [KBucket(self, 0, ID_BITS, self._created)]
         self._lowers = [0]
-        self._subnets: Counter[bytes] = Counter()
-        self._size = 0
-        # Ids of all seats that are not failing, sorted, and their contacts
+        # All seats that are not failing, sorted by id, in step: the id, the contact, when it answered last
         self._live: list[int] = []
-        self._seated: deque[Contact] = deque(maxlen=_MAX_SEATED)
-        self._contacts: dict[int, Contact] = {}
+        self._contacts: list[Contact] = []
+        self._heard = array("d")
+        # Those that are, by id
+        self._failing: dict[int, Seat] = {}
+        self._subnets: Counter[bytes] | None = None if self._local else Counter()
+        self._seated: list[Contact] = []
+        self._reach: int | None = None
 
     # --- getters ---
 
     def __len__(self) -> int:
-        return self._size
+        return len(self._live) + len(self._failing)
 
     def __iter__(self) -> Iterator[Seat]:
-        for bucket in self.buckets:
-            yield from bucket.nodes.values()
+        """How each seat fares at this moment."""
+        yield from map(Seat, self._contacts, self._heard)
+        yield from self._failing.values()
 
     def get_bucket_for(self, node: Contact) -> int:
         """Index of the bucket whose range holds `node`."""
-        return self._index(node.long_id)
+        return bisect_right(self._lowers, node.long_id) - 1
 
     def is_new_node(self, node: Contact) -> bool:
         """Whether `node` has no seat."""
-        return node.id not in self._bucket(node.long_id).nodes
+        return self._live_at(node.long_id) < 0 and node.long_id not in self._failing
+
+    def is_live(self, contact: Contact) -> bool:
+        """Whether `contact` has a seat, at this address, and is not failing."""
+        at = self._live_at(contact.long_id)
+        return at >= 0 and self._contacts[at].address == contact.address
 
     def seat_of(self, node_id: bytes) -> Seat | None:
-        """The seat of the node with this `NodeId`."""
-        return self._bucket(int.from_bytes(node_id, "big")).nodes.get(node_id)
+        """The seat of the node with this `NodeId`, as it is at this moment."""
+        long_id = int.from_bytes(node_id, "big")
+        at = self._live_at(long_id)
+        return Seat(self._contacts[at], self._heard[at]) if at >= 0 else self._failing.get(long_id)
+
+    def seats_of(self, bucket: KBucket) -> list[Seat]:
+        """The seats in the range of `bucket`."""
+        first, last = self._span(bucket)
+        return [
+            *map(Seat, self._contacts[first:last], self._heard[first:last]),
+            *(self._failing[long_id] for long_id in self._failing_in(bucket)),
+        ]
+
+    def count_of(self, bucket: KBucket) -> int:
+        """How many seats are in the range of `bucket`."""
+        first, last = self._span(bucket)
+        return last - first + len(self._failing_in(bucket))
+
+    def live_contacts(self) -> list[tuple[float, Contact]]:
+        """All contacts that are not failing, and when each answered last."""
+        return list(zip(self._heard, self._contacts, strict=True))
 
     def find_neighbors(  # type: ignore[override] # takes the id itself: no Node has to be made for it
         self, target: int, k: int | None = None, *, exclude: bytes | None = None, failing: bool = False
@@ -156,20 +132,46 @@ class RoutingTable(StockRoutingTable):
         Failing ones are left out, since they must not be passed on; with `failing` they follow behind all others.
         """
         k = k or self.ksize
-        excluded = -1 if exclude is None else int.from_bytes(exclude, "big")
-        first, last = self._smallest_subtree(target, k + (exclude is not None))
-        ids = sorted(self._live[first:last], key=target.__xor__)
-        found = [self._contacts[long_id] for long_id in ids if long_id != excluded][:k]
-        if failing and len(found) < k:
-            broken = [s.contact for s in self if s.failures and s.contact.id != exclude]
+        first, last = self._smallest_subtree(target, k if exclude is None else k + 1)
+        contacts = self._contacts[first:last]
+        distance = list(map(target.__xor__, self._live[first:last])).__getitem__
+        found = [contacts[at] for at in sorted(range(last - first), key=distance)[: k + 1]]
+        if exclude is not None:
+            found = [contact for contact in found if contact.id != exclude]
+        del found[k:]
+        if failing and len(found) < k and self._failing:
+            broken = [seat.contact for seat in self._failing.values() if seat.contact.id != exclude]
             broken.sort(key=lambda contact: contact.long_id ^ target)
             found += broken[: k - len(found)]
         return found
 
     def count_within(self, target: int, bits: int) -> int:
         """How many seats that are not failing are nearer to `target` than 2 ** bits."""
-        first, last = self._subtree(target, bits)
-        return last - first
+        lower = target >> bits << bits
+        first = bisect_left(self._live, lower)
+        return bisect_left(self._live, lower + (1 << bits), first) - first
+
+    def count_nearer(self, target: int, than: int, most: int) -> int:
+        """How many seats that are not failing are nearer to `target` than the id `than` is; no more than `most` are
+        counted, or a few above it."""
+        # Down the tree towards `than`: where it and the target part, the whole half of the target is nearer.
+        live, distance, count = self._live, target ^ than, 0
+        first, last, bits = 0, len(live), ID_BITS
+        while distance and count < most and first < last:
+            # On the way to the next such parting, only what shares its path is left.
+            bits = distance.bit_length() - 1
+            distance ^= 1 << bits
+            lower = than >> bits << bits
+            nearer = lower ^ (1 << bits)
+            if nearer < lower:
+                cut = bisect_left(live, lower, first, last)
+                count += cut - bisect_left(live, nearer, first, cut)
+                first, last = cut, bisect_left(live, lower + (1 << bits), cut, last)
+            else:
+                cut = bisect_left(live, nearer, first, last)
+                count += bisect_left(live, nearer + (1 << bits), cut, last) - cut
+                first, last = bisect_left(live, lower, first, cut), cut
+        return count
 
     def lonely_buckets(self, now: float) -> list[KBucket]:  # type: ignore[override] # is told the time
         """Buckets in which no lookup of ours ended for `refresh_s`."""
@@ -180,38 +182,32 @@ class RoutingTable(StockRoutingTable):
     def on_proved(self, contact: Contact, now: float) -> Seating:
         """`contact` answered us, or asked with a valid cookie: it is who and where it says."""
         self._failed_in_a_row = 0
+        long_id, live = contact.long_id, self._live
+        at = bisect_left(live, long_id)
+        if at < len(live) and live[at] == long_id:
+            self._heard[at] = now
+            known = self._contacts[at]
+            if known is contact or known.address == contact.address:
+                return Seating.KEPT
+            return self._move(at, contact, now)
         if contact.id == self.node.id:
             return Seating.REFUSED
-        bucket = self._bucket(contact.long_id)
-        seat = bucket.nodes.get(contact.id)
+        seat = self._failing.pop(long_id, None) if self._failing else None
         if seat is not None:
-            seat.last_answer = now
-            if seat.failures:
-                seat.failures = 0
-                self._enter_live(seat.contact)
-            bucket.nodes.move_to_end(contact.id)
+            self._enter_live(seat.contact, now)
             if seat.contact.address == contact.address:
                 return Seating.KEPT
-            self._leave_subnet(seat.contact)
-            if not self._subnet_has_room(bucket, contact, moving=seat):
-                self._enter_subnet(seat.contact)
-                self._remove(bucket, seat, now)
-                return Seating.REFUSED
-            seat.contact = contact
-            self._contacts[contact.long_id] = contact
-            self._enter_subnet(contact)
-            return Seating.MOVED
-        bucket.replacement_nodes.pop(contact.id, None)
-        return self._seat(Seat(contact, now), now)
+            return self._move(self._live_at(long_id), contact, now)
+        return self._seat(contact, now)
 
     def on_failure(self, contact: Contact, now: float) -> None:
         """`contact` did not answer any try of a request."""
         bucket = self._bucket(contact.long_id)
-        waiting = bucket.replacement_nodes.get(contact.id)
-        if waiting is not None and waiting.contact.address == contact.address:
-            del bucket.replacement_nodes[contact.id]
+        if bucket.waiting and any(waiting == contact for waiting in bucket.waiting):
+            bucket.forget(contact.id)
         self._failed_in_a_row += 1
-        seat = bucket.nodes.get(contact.id)
+        at = self._live_at(contact.long_id)
+        seat = Seat(self._contacts[at], self._heard[at]) if at >= 0 else self._failing.get(contact.long_id)
         # At another address it is not the contact that we know which failed.
         if seat is None or seat.contact.address != contact.address:
             return
@@ -219,16 +215,16 @@ class RoutingTable(StockRoutingTable):
             return
         if not seat.failures:
             seat.failing_since = now
-            self._leave_live(seat.contact)
+            self._leave_live(at)
+            self._failing[contact.long_id] = seat
         seat.failures += 1
-        if self._may_go(seat, now, replaced=bool(bucket.replacement_nodes)):
-            self._remove(bucket, seat, now)
+        if self._may_go(seat, now, replaced=bool(bucket.waiting)):
+            self._remove(bucket, seat)
 
     def expire(self, now: float) -> None:
         """Remove who has been failing for too long."""
-        for bucket in self.buckets:
-            for seat in [s for s in bucket.nodes.values() if s.failures and self._may_go(s, now, replaced=False)]:
-                self._remove(bucket, seat, now)
+        for seat in [s for s in self._failing.values() if self._may_go(s, now, replaced=False)]:
+            self._remove(self._bucket(seat.contact.long_id), seat)
 
     def on_lookup_done(self, target: int, now: float) -> None:
         """A lookup of our own for `target` ended."""
@@ -246,127 +242,157 @@ class RoutingTable(StockRoutingTable):
 
     def take_seated(self) -> list[Contact]:
         """Who newly got a seat since the last call, at once or after waiting for one."""
-        seated = list(self._seated)
-        self._seated.clear()
+        seated, self._seated = self._seated, []
         return seated
 
     # --- inside ---
 
-    def _index(self, long_id: int) -> int:
-        return bisect_right(self._lowers, long_id) - 1
-
     def _bucket(self, long_id: int) -> KBucket:
         return self.buckets[bisect_right(self._lowers, long_id) - 1]
 
-    def _subtree(self, target: int, bits: int) -> tuple[int, int]:
-        """The slice of `_live` with the ids that differ from `target` in the last `bits` bits only."""
-        lower = target >> bits << bits
-        return bisect_left(self._live, lower), bisect_left(self._live, lower + (1 << bits))
+    def _live_at(self, long_id: int) -> int:
+        """Where the live seat with this id stands, -1 if there is none."""
+        at = bisect_left(self._live, long_id)
+        return at if at < len(self._live) and self._live[at] == long_id else -1
+
+    def _span(self, bucket: KBucket) -> tuple[int, int]:
+        """The slice of the live seats in the range of `bucket`."""
+        lower, upper = bucket.range
+        first = bisect_left(self._live, lower)
+        return first, bisect_right(self._live, upper, first)
+
+    def _failing_in(self, bucket: KBucket) -> list[int]:
+        """The ids of the failing seats in the range of `bucket`."""
+        if not self._failing:
+            return []
+        lower, upper = bucket.range
+        return [long_id for long_id in self._failing if lower <= long_id <= upper]
 
     def _smallest_subtree(self, target: int, count: int) -> tuple[int, int]:
         """The slice of the smallest subtree round `target` that holds at least `count`; all, if there are fewer."""
-        low, high = 0, ID_BITS
-        while low < high:
-            bits = (low + high) // 2
-            first, last = self._subtree(target, bits)
-            if last - first >= count:
-                high = bits
+        live = self._live
+        first, last, lower, half = 0, len(live), 0, _ALL >> 1
+        while half:
+            middle = lower | half
+            cut = bisect_left(live, middle, first, last)
+            if target >= middle:
+                if last - cut < count:
+                    break
+                first, lower = cut, middle
             else:
-                low = bits + 1
-        return self._subtree(target, low)
+                if cut - first < count:
+                    break
+                last = cut
+            half >>= 1
+        return first, last
 
-    def _seat(self, seat: Seat, now: float) -> Seating:
-        contact = seat.contact
+    def _seat(self, contact: Contact, now: float) -> Seating:
         while True:
-            index = self._index(contact.long_id)
+            index = self.get_bucket_for(contact)
             bucket = self.buckets[index]
+            bucket.forget(contact.id)
             if not self._subnet_has_room(bucket, contact):
                 return Seating.REFUSED
-            if len(bucket.nodes) < bucket.ksize:
-                self._take_seat(bucket, seat)
+            if len(bucket) < self.ksize:
+                self._take_seat(contact, now)
                 return Seating.SEATED
-            broken = next((s for s in bucket.nodes.values() if self._may_go(s, now, replaced=True)), None)
-            if broken is not None:
-                bucket.wait(seat)
-                self._remove(bucket, broken, now)
+            broken = [self._failing[long_id] for long_id in self._failing_in(bucket)]
+            broken = [seat for seat in broken if self._may_go(seat, now, replaced=True)]
+            if broken:
+                bucket.wait(contact, now)
+                self._remove(bucket, min(broken, key=lambda seat: seat.last_answer))
                 return Seating.SEATED
             splits = bucket.has_in_range(self.node) or bucket.depth() % _SPLIT_EVERY != 0 or self._is_neighbour(contact)
             if not splits or bucket.bits == 0:
-                bucket.wait(seat)
+                bucket.wait(contact, now)
                 return Seating.WAITING
-            self._split(index, now)
+            self._split(index)
+
+    def _move(self, at: int, contact: Contact, now: float) -> Seating:
+        """The live seat at this index is `contact`'s, who proved another address."""
+        old = self._contacts[at]
+        bucket = self._bucket(contact.long_id)
+        self._leave_subnet(old)
+        if not self._subnet_has_room(bucket, contact, moving=old):
+            self._enter_subnet(old)
+            self._remove(bucket, Seat(old, now))
+            return Seating.REFUSED
+        self._contacts[at] = contact
+        self._enter_subnet(contact)
+        return Seating.MOVED
 
     def _is_neighbour(self, contact: Contact) -> bool:
         """Whether `contact` is among the k nearest to us: they all have seats, whatever bucket must be split for it
         (Kademlia section 2.4)."""
-        own = self.node.long_id
-        nearest = self.find_neighbors(own)
-        return len(nearest) < self.ksize or contact.long_id ^ own < nearest[-1].long_id ^ own
+        own: int = self.node.long_id
+        if self._reach is None:
+            nearest = self.find_neighbors(own)
+            self._reach = _ALL if len(nearest) < self.ksize else nearest[-1].long_id ^ own
+        return contact.long_id ^ own < self._reach
 
-    def _split(self, index: int, now: float) -> None:
-        old = self.buckets[index]
-        halves = old.halves(now)
+    def _split(self, index: int) -> None:
+        halves = self.buckets[index].halves()
         self.buckets[index : index + 1] = halves
         self._lowers[index : index + 1] = [half.range[0] for half in halves]
-        for seat in old.nodes.values():
-            self._bucket(seat.contact.long_id).nodes[seat.contact.id] = seat
-        for seat in old.replacement_nodes.values():
-            self._bucket(seat.contact.long_id).wait(seat)
         for half in halves:
             self._fill(half)
 
     def _fill(self, bucket: KBucket) -> None:
         """Give free seats to those who wait, the latest first."""
-        waiting = bucket.replacement_nodes
-        for node_id in list(reversed(waiting)):
-            if len(bucket.nodes) >= bucket.ksize:
+        for contact in reversed(list(bucket.waiting)):
+            if len(bucket) >= self.ksize:
                 return
-            if self._subnet_has_room(bucket, waiting[node_id].contact):
-                self._take_seat(bucket, waiting.pop(node_id))
+            if self._subnet_has_room(bucket, contact):
+                waited = bucket.forget(contact.id)
+                if waited is not None:
+                    self._take_seat(*waited)
 
-    def _take_seat(self, bucket: KBucket, seat: Seat) -> None:
-        self._seated.append(seat.contact)
-        bucket.nodes[seat.contact.id] = seat
-        self._enter_live(seat.contact)
-        self._enter_subnet(seat.contact)
-        self._size += 1
+    def _take_seat(self, contact: Contact, heard: float) -> None:
+        if len(self._seated) >= _MAX_SEATED:
+            del self._seated[0]
+        self._seated.append(contact)
+        self._enter_live(contact, heard)
+        self._enter_subnet(contact)
 
-    def _remove(self, bucket: KBucket, seat: Seat, now: float) -> None:
-        del bucket.nodes[seat.contact.id]
-        if not seat.failures:
-            self._leave_live(seat.contact)
+    def _remove(self, bucket: KBucket, seat: Seat) -> None:
+        if self._failing.pop(seat.contact.long_id, None) is None:
+            self._leave_live(self._live_at(seat.contact.long_id))
         self._leave_subnet(seat.contact)
-        self._size -= 1
         self._fill(bucket)
 
-    def _enter_live(self, contact: Contact) -> None:
-        insort(self._live, contact.long_id)
-        self._contacts[contact.long_id] = contact
+    def _enter_live(self, contact: Contact, heard: float) -> None:
+        at = bisect_left(self._live, contact.long_id)
+        self._live.insert(at, contact.long_id)
+        self._contacts.insert(at, contact)
+        self._heard.insert(at, heard)
+        self._reach = None
 
-    def _leave_live(self, contact: Contact) -> None:
-        del self._live[bisect_left(self._live, contact.long_id)]
-        del self._contacts[contact.long_id]
+    def _leave_live(self, at: int) -> None:
+        del self._live[at], self._contacts[at], self._heard[at]
+        self._reach = None
 
     def _may_go(self, seat: Seat, now: float, *, replaced: bool) -> bool:
         if seat.failures < self._config.failures_to_go:
             return False
         return replaced or now - seat.failing_since >= self._config.failing_life_s
 
-    def _subnet_has_room(self, bucket: KBucket, contact: Contact, moving: Seat | None = None) -> bool:
-        if self._local:
+    def _subnet_has_room(self, bucket: KBucket, contact: Contact, moving: Contact | None = None) -> bool:
+        if self._subnets is None:
             return True
         net = subnet(contact.ip)
         if self._subnets[net] >= self._config.table_seats_per_subnet:
             return False
-        inside = sum(1 for s in bucket.nodes.values() if s is not moving and subnet(s.contact.ip) == net)
+        first, last = self._span(bucket)
+        seated = self._contacts[first:last] + [self._failing[long_id].contact for long_id in self._failing_in(bucket)]
+        inside = sum(1 for other in seated if other is not moving and subnet(other.ip) == net)
         return inside < self._config.bucket_seats_per_subnet
 
     def _enter_subnet(self, contact: Contact) -> None:
-        if not self._local:
+        if self._subnets is not None:
             self._subnets[subnet(contact.ip)] += 1
 
     def _leave_subnet(self, contact: Contact) -> None:
-        if not self._local:
+        if self._subnets is not None:
             net = subnet(contact.ip)
             self._subnets[net] -= 1
             if not self._subnets[net]:

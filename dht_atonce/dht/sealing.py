@@ -1,18 +1,14 @@
 """Sealed datagrams: from a body to bytes and back. docs/wire.md section 3 has the layout.
 
-Static X25519 keys on both sides, a key for each direction. Without the directions a packet could be sent back to its
-sender, who would believe it. There is no forward secrecy here: what travels in the DHT is signed, public and
-short-lived.
+The box itself is a cipher's: static X25519 keys on both sides, a key for each direction. Without the directions a
+packet could be sent back to its sender, who would believe it. There is no forward secrecy here: what travels in the DHT
+is signed, public and short-lived.
 """
 
-import hashlib
-from collections import OrderedDict
 from enum import IntEnum
 from typing import Final, NamedTuple
 
-import nacl.bindings as sodium
-import nacl.exceptions
-
+from dht_atonce.cipher import TAG_SIZE, CipherFactory, SodiumCipher
 from dht_atonce.datagrams import MAX_DATAGRAM
 from dht_atonce.errors import WireError
 from dht_atonce.identity import NodeKey
@@ -28,7 +24,6 @@ KEY_REQUEST_SIZE: Final = 96
 
 _COOKIE_BIT: Final = 0x80
 _HEADER: Final = 2 + 32 + NONCE_SIZE
-_MAC: Final = 16
 _PREFIX: Final = 3  # type and body length, in the box
 _PLAIN: Final = b"\x01"  # version byte of packets that are not sealed
 
@@ -39,6 +34,14 @@ class PacketType(IntEnum):
     KEY_REQUEST = 0x03
     KEY_REPLY = 0x04
     COOKIE = 0x05
+
+
+# Type on the wire → type, and where the box begins
+_SEALED: Final = {
+    PacketType.REQUEST: (PacketType.REQUEST, _HEADER),
+    PacketType.REQUEST | _COOKIE_BIT: (PacketType.REQUEST, _HEADER + COOKIE_SIZE),
+    PacketType.REPLY: (PacketType.REPLY, _HEADER),
+}
 
 
 class Opened(NamedTuple):
@@ -55,67 +58,44 @@ class Opened(NamedTuple):
 class Sealer:
     """Seals and opens for one node key in one network. Raises `WireError` for what cannot be opened."""
 
-    def __init__(self, node_key: NodeKey, network_id: bytes, max_pairs: int) -> None:
-        self._own = node_key
-        self._network_id = network_id
-        self._max_pairs = max_pairs
-        # Node key of the other side → (key towards it, key from it); the longest unused goes first.
-        self._pairs: OrderedDict[bytes, tuple[bytes, bytes]] = OrderedDict()
+    __slots__ = ("_cipher", "_public")
+
+    def __init__(
+        self, node_key: NodeKey, network_id: bytes, max_pairs: int, cipher: CipherFactory = SodiumCipher
+    ) -> None:
+        self._public = node_key.public
+        self._cipher = cipher(node_key, network_id, max_pairs)
 
     def seal(
         self, kind: PacketType, to: bytes, body: bytes, nonce: bytes, cookie: bytes = b"", min_size: int = 0
     ) -> bytes:
         """A datagram to the node key `to`, padded to at least `min_size` bytes. Raises `WireError` beyond 1,232 B."""
-        wire_type = kind | _COOKIE_BIT if cookie else int(kind)
-        size = _HEADER + len(cookie) + _MAC + _PREFIX + len(body)
+        length = len(body)
+        size = _HEADER + len(cookie) + TAG_SIZE + _PREFIX + length
         if size > MAX_DATAGRAM:
             raise WireError("a body too large for a datagram")
-        content = bytes((kind,)) + len(body).to_bytes(2, "big") + body + bytes(max(0, min_size - size))
-        box = sodium.crypto_box_easy_afternm(content, nonce, self._pair(to)[0])
-        return bytes((MAJOR, wire_type)) + self._own.public + nonce + cookie + box
+        content = (kind << 16 | length).to_bytes(_PREFIX, "big") + body
+        if size < min_size:
+            content += bytes(min_size - size)
+        wire_type = kind | _COOKIE_BIT if cookie else kind
+        box = self._cipher.seal(content, nonce, to)
+        return (MAJOR << 8 | wire_type).to_bytes(2, "big") + self._public + nonce + cookie + box
 
     def open(self, data: bytes) -> Opened:
         """Open a REQUEST or a REPLY."""
-        wire_type = data[1]
-        has_cookie = wire_type & _COOKIE_BIT
-        kind = wire_type & ~_COOKIE_BIT
-        if kind not in (PacketType.REQUEST, PacketType.REPLY) or (has_cookie and kind == PacketType.REPLY):
+        kind, start = _SEALED.get(data[1], (None, 0))
+        if kind is None:
             raise WireError("unknown type")
-        start = _HEADER + (COOKIE_SIZE if has_cookie else 0)
-        if len(data) < start + _MAC + _PREFIX:
+        if len(data) < start + TAG_SIZE + _PREFIX:
             raise WireError("too short")
         sender = data[2:34]
-        if sender == self._own.public:
+        if sender == self._public:
             raise WireError("our own key")
-        try:
-            content = sodium.crypto_box_open_easy_afternm(data[start:], data[34:_HEADER], self._pair(sender)[1])
-        except nacl.exceptions.CryptoError:
-            raise WireError("box does not open") from None
-        end = _PREFIX + int.from_bytes(content[1:_PREFIX], "big")
+        content = self._cipher.open(data[start:], data[34:_HEADER], sender)
+        end = _PREFIX + (content[1] << 8 | content[2])
         if content[0] != kind or end > len(content):
             raise WireError("box and header differ")
-        return Opened(PacketType(kind), sender, data[_HEADER:start], content[_PREFIX:end])
-
-    def _pair(self, other: bytes) -> tuple[bytes, bytes]:
-        keys = self._pairs.get(other)
-        if keys is not None:
-            self._pairs.move_to_end(other)
-            return keys
-        try:
-            pair = sodium.crypto_box_beforenm(other, self._own.secret)
-        except (nacl.exceptions.CryptoError, RuntimeError):  # an all-zero shared key: a point of small order
-            raise WireError("unusable key") from None
-        keys = (
-            self._directional(pair, self._own.public, other),
-            self._directional(pair, other, self._own.public),
-        )
-        self._pairs[other] = keys
-        if len(self._pairs) > self._max_pairs:
-            self._pairs.popitem(last=False)
-        return keys
-
-    def _directional(self, pair: bytes, sender: bytes, recipient: bytes) -> bytes:
-        return hashlib.blake2b(pair + sender + recipient + self._network_id, digest_size=32).digest()
+        return Opened(kind, sender, data[_HEADER:start], content[_PREFIX:end])
 
 
 def key_request(nonce: bytes, network_id: bytes) -> bytes:

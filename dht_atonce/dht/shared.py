@@ -4,7 +4,7 @@ from collections import Counter
 
 from dht_atonce.config import DhtConfig, NetworkConfig
 from dht_atonce.dht.cookies import CookieIssuer
-from dht_atonce.dht.peers import KnownAddresses, ObservedAddress, RoundTrips, UnprovedBudget
+from dht_atonce.dht.peers import KnownAddresses, ObservedAddress, UnprovedBudget
 from dht_atonce.dht.sealing import Sealer
 from dht_atonce.dht.skew import ClockSkew
 from dht_atonce.dht.storage import RecordStore
@@ -41,15 +41,15 @@ class Shared:
         self.counters: Counter[str] = Counter() if counters is None else counters
         self.no_seat = no_seat
         self.stores = stores
-        self.sealer = Sealer(node_key, network.network_id, config.max_pair_keys)
+        self.sealer = Sealer(node_key, network.network_id, config.max_pair_keys, host.cipher)
         self.cookies = CookieIssuer(host.rng, config.cookie_epoch_s)
         self.known = KnownAddresses(config)
-        self.round_trips = RoundTrips(config)
-        self.unproved = UnprovedBudget(config)
+        self.round_trips = self.known
+        self.unproved = UnprovedBudget(config, local=network.local)
         self.observed = ObservedAddress()
         self.skew = ClockSkew(config)
         self.store = RecordStore(int.from_bytes(node_key.id, "big"), network, config)
-        self.parser = RecordParser(network)
+        self.parser = RecordParser(network, host.memo)
 
     def now(self) -> float:
         """Monotonic seconds."""

@@ -9,17 +9,11 @@ from kademlia.storage import IStorage
 from dht_atonce.config import DhtConfig, NetworkConfig
 from dht_atonce.records import PresenceRecord, ValueRecord, is_newer
 
-__all__ = ["Held", "Keeping", "RecordStore"]
+__all__ = ["Keeping", "RecordStore"]
 
 AnyRecord = PresenceRecord | ValueRecord
 
-
-class Held(NamedTuple):
-    """A record in the store."""
-
-    record: AnyRecord
-    until: float
-    """Unix seconds: the earlier of its expiry and receipt + life."""
+_NEVER = float("inf")
 
 
 class Keeping(NamedTuple):
@@ -32,78 +26,120 @@ class Keeping(NamedTuple):
     """The record that was held and is newer."""
 
 
+_HELD_ALREADY = Keeping(kept=True, changed=False, newer=None)
+_NEW = Keeping(kept=True, changed=True, newer=None)
+_FULL = Keeping(kept=False, changed=False, newer=None)
+
+
 class RecordStore(IStorage):
     """`kademlia`'s storage interface over signed records. `now` is Unix time in seconds.
 
     `__setitem__` is refused: a record is kept by `keep`, which compares it with the one held. There is no `__len__`:
     the stock server replaces a storage that is false, and an empty one would be.
+
+    What is over counts as absent in `live` and `keep`; `expire` takes it out.
     """
 
     def __init__(self, own_id: int, network: NetworkConfig, config: DhtConfig) -> None:
         self._own_id = own_id
         self._network = network
         self._max_records = config.max_records
-        self._held: dict[bytes, Held] = {}
-        # (−distance from us, key): the farthest goes first when we are full. Entries of keys long gone are skipped.
-        self._farthest: list[tuple[int, bytes]] = []
-        # (until, key), likewise
-        self._expiries: list[tuple[float, bytes]] = []
+        self._held: dict[bytes, AnyRecord] = {}
+        # Key → when it is over, of those whose own expiry is farther away than anybody may keep them.
+        self._sooner: dict[bytes, float] = {}
+        # Nothing is over before this time.
+        self._next_expiry = _NEVER
+        # (−distance from us, key), once we were full: the farthest goes first. Entries of keys long gone are skipped.
+        self._farthest: list[tuple[int, bytes]] | None = None
+        self.reach_bits = 0
+        """All records lie nearer to us than 2 to the power of this."""
 
     @property
     def count(self) -> int:
-        """Number of records held."""
+        """Number of records held, with those that are over since the last `expire`."""
         return len(self._held)
 
+    def keys(self) -> list[bytes]:
+        """The keys of all records held."""
+        return list(self._held)
+
     def get(self, key: bytes, default: AnyRecord | None = None) -> AnyRecord | None:
-        """The record of `key` as held, expired or not; `live` looks at the time."""
-        held = self._held.get(key)
-        return held.record if held else default
+        """The record of `key` as held, over or not; `live` looks at the time."""
+        return self._held.get(key, default)
 
     def live(self, key: bytes, now: float) -> AnyRecord | None:
         """The record of `key`, unless its time is over."""
-        held = self._held.get(key)
-        return held.record if held and held.until > now else None
+        record = self._held.get(key)
+        return record if record is not None and self._until(key, record) > now else None
 
     def keep(self, record: AnyRecord, now: float) -> Keeping:
         """Keep a record that `RecordParser` gave us, unless a newer one is held or we are full of nearer ones."""
-        self.expire(now)
-        held = self._held.get(record.key)
-        if held is not None and held.record.blob == record.blob:
-            return Keeping(kept=True, changed=False, newer=None)
-        if held is not None and not is_newer(record, held.record):
-            return Keeping(kept=False, changed=False, newer=held.record)
-        until = min(float(record.expires), now + record.life_limit_s(self._network.record_life_s))
-        self._held[record.key] = Held(record, until)
-        heapq.heappush(self._expiries, (until, record.key))
-        if held is None:
-            distance = int.from_bytes(record.key, "big") ^ self._own_id
-            heapq.heappush(self._farthest, (-distance, record.key))
-            self._evict()
-        kept = record.key in self._held
-        return Keeping(kept=kept, changed=kept, newer=None)
+        key = record.key
+        held = self.live(key, now)
+        if held is not None and held.blob == record.blob:
+            return _HELD_ALREADY
+        if held is not None and not is_newer(record, held):
+            return Keeping(kept=False, changed=False, newer=held)
+        is_new = key not in self._held
+        if is_new and len(self._held) >= self._max_records and not self._make_room(key, now):
+            return _FULL
+        self._hold(record, now)
+        if is_new:
+            distance = int.from_bytes(key, "big") ^ self._own_id
+            self.reach_bits = max(self.reach_bits, distance.bit_length())
+            if self._farthest is not None:
+                heapq.heappush(self._farthest, (-distance, key))
+                if len(self._farthest) > 4 * len(self._held) + 64:
+                    self._farthest = None  # made anew when it is needed
+        return _NEW
 
     def expire(self, now: float) -> list[AnyRecord]:
         """Forget what is over; gives what was forgotten."""
-        gone = []
-        while self._expiries and self._expiries[0][0] <= now:
-            until, key = heapq.heappop(self._expiries)
-            held = self._held.get(key)
-            if held is not None and held.until == until:
-                del self._held[key]
-                gone.append(held.record)
-        # Renewed records leave old entries behind: rebuilt before they outnumber the records many times.
-        if len(self._expiries) > 4 * len(self._held) + 64:
-            self._expiries = [(held.until, key) for key, held in self._held.items()]
-            heapq.heapify(self._expiries)
-        if len(self._farthest) > 4 * len(self._held) + 64:
-            self._farthest = [(-(int.from_bytes(key, "big") ^ self._own_id), key) for key in self._held]
-            heapq.heapify(self._farthest)
+        if now < self._next_expiry:
+            return []
+        gone, next_expiry, reach = [], _NEVER, 0
+        for key, record in list(self._held.items()):
+            until = self._until(key, record)
+            if until <= now:
+                self._drop(key)
+                gone.append(record)
+            else:
+                next_expiry = min(next_expiry, until)
+                reach = max(reach, (int.from_bytes(key, "big") ^ self._own_id).bit_length())
+        self._next_expiry, self.reach_bits = next_expiry, reach
         return gone
 
-    def _evict(self) -> None:
-        while len(self._held) > self._max_records:
-            _, key = heapq.heappop(self._farthest)
-            self._held.pop(key, None)
+    def _until(self, key: bytes, record: AnyRecord) -> float:
+        """When it is over: the earlier of its expiry and receipt + life."""
+        return self._sooner.get(key, record.expires) if self._sooner else record.expires
+
+    def _hold(self, record: AnyRecord, now: float) -> None:
+        key, until = record.key, now + record.life_limit_s(self._network.record_life_s)
+        self._held[key] = record
+        if until < record.expires:
+            self._sooner[key] = until
+        else:
+            self._sooner.pop(key, None)
+            until = record.expires
+        self._next_expiry = min(self._next_expiry, until)
+
+    def _drop(self, key: bytes) -> None:
+        del self._held[key]
+        self._sooner.pop(key, None)
+
+    def _make_room(self, key: bytes, now: float) -> bool:
+        """We are full: forget what is over, or else the farthest record. False if that would be the one of `key`."""
+        if self.expire(now):
+            return True
+        if self._farthest is None:
+            self._farthest = [(-(int.from_bytes(other, "big") ^ self._own_id), other) for other in self._held]
+            heapq.heapify(self._farthest)
+        while self._farthest[0][1] not in self._held:
+            heapq.heappop(self._farthest)
+        if -self._farthest[0][0] < int.from_bytes(key, "big") ^ self._own_id:
+            return False
+        self._drop(heapq.heappop(self._farthest)[1])
+        return True
 
     # --- the rest of kademlia's interface ---
 
@@ -111,13 +147,13 @@ class RecordStore(IStorage):
         raise TypeError("a record is stored by keep(), which compares it with the one held")
 
     def __getitem__(self, key: bytes) -> AnyRecord:
-        return self._held[key].record
+        return self._held[key]
 
     def __contains__(self, key: object) -> bool:
         return key in self._held
 
     def __iter__(self) -> Iterator[tuple[bytes, AnyRecord]]:
-        return iter([(key, held.record) for key, held in self._held.items()])
+        return iter(list(self._held.items()))
 
     def iter_older_than(self, seconds_old: float) -> Iterator[tuple[bytes, AnyRecord]]:
         """Always empty: only its owner renews a record (stock republishes what is not its own, and so nothing ever

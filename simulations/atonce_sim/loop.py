@@ -12,6 +12,7 @@ from heapq import heapify, heappop, heappush
 from typing import Any, NoReturn, TypeVar, TypeVarTuple
 
 from atonce_sim.escapes import no_escape
+from atonce_sim.transport import VirtualTransport, open_endpoint
 from dht_atonce.datagrams import DatagramNet
 from dht_atonce.errors import Deadlock, Escape
 
@@ -127,6 +128,17 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     async def getaddrinfo(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise Escape("there is no name resolution in the virtual world")
+
+    async def create_datagram_endpoint(  # type: ignore[override] # what a virtual network can offer of it
+        self,
+        protocol_factory: Callable[[], Any],
+        local_addr: tuple[str, int] | None = None,
+        **_: Any,
+    ) -> tuple[VirtualTransport, Any]:
+        """An endpoint on the host whose IP is in `local_addr`."""
+        if self.datagrams is None or local_addr is None:
+            raise Escape("there is no real socket in the virtual world")
+        return await open_endpoint(self.datagrams(local_addr[0]), protocol_factory, local_addr)
 
     async def create_connection(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise Escape("there is no real socket in the virtual world")

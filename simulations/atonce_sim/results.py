@@ -43,7 +43,7 @@ class Hops(msgspec.Struct, frozen=True):
 
 class LookupCounts(msgspec.Struct, frozen=True):
     """Lookups by what the world's truth says of their answer; `local` were answered by the own store, and are in none
-    of the others."""
+    of the others; `local_stale` of them gave an older record."""
 
     attempted: int = 0
     correct: int = 0
@@ -51,6 +51,7 @@ class LookupCounts(msgspec.Struct, frozen=True):
     wrong: int = 0
     failed: int = 0
     local: int = 0
+    local_stale: int = 0
 
 
 class MessageCounts(msgspec.Struct, frozen=True):

@@ -15,6 +15,7 @@ from atonce_sim.virtual_datagrams import VirtualDatagrams, VirtualSocket
 from atonce_sim.virtual_disks import VirtualDisk, VirtualDisks
 from atonce_sim.virtual_links import VirtualLink, VirtualLinks, VirtualPort
 from atonce_sim.wires import Conditions, Wires
+from dht_atonce.cipher import CipherFactory, SodiumCipher
 from dht_atonce.disk import Disk, FolderDisk
 from dht_atonce.endpoints import Address
 from dht_atonce.host import Host
@@ -71,6 +72,7 @@ class World:
         loss: float = 0.0,
         *,
         conditions: Conditions | None = None,
+        cipher: CipherFactory = SodiumCipher,
     ) -> None:
         self.seed = seed
         self.conditions = conditions or Conditions(latency=Constant(latency_s * 1000), loss=loss)
@@ -91,6 +93,7 @@ class World:
         """Sent to seeds by peers of their own accord, after they had joined."""
         self.unreachable: set[str] = _CutOff(self._tell_links)
         """Addresses of hosts that are cut off: nothing leaves or reaches them."""
+        self.cipher = cipher
         self._sides: dict[str, int] = {}
         self._blocked: set[tuple[int, int]] = set()
         self._numbers = 0
@@ -105,6 +108,10 @@ class World:
         host = VirtualHost(self, ip or f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", number, 0, skew_s)
         self.hosts[host.ip] = host
         return host
+
+    def enter(self) -> None:
+        """Make this the world of the running loop: endpoints that are opened through the loop are opened here."""
+        self._loop = self._enter()
 
     def crash(self, host: "VirtualHost") -> None:
         """The machine is dead: nothing is said, and whatever of it still runs reaches nobody and writes nothing."""
@@ -190,11 +197,14 @@ class World:
     def loop(self) -> VirtualLoop:
         """The loop that this world runs in."""
         if self._loop is None:
-            loop = asyncio.get_running_loop()
-            assert isinstance(loop, VirtualLoop), "a world runs in a VirtualLoop"
-            self._loop = loop
-            loop.datagrams = lambda ip: self.hosts[ip].datagrams
+            self._loop = self._enter()
         return self._loop
+
+    def _enter(self) -> VirtualLoop:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop), "a world runs in a VirtualLoop"
+        loop.datagrams = lambda ip: self.hosts[ip].datagrams
+        return loop
 
 
 class _VirtualClock:
@@ -257,6 +267,7 @@ class VirtualHost(Host):
             clock=self.virtual_clock,
             datagrams=VirtualDatagrams(self),
             disk=self._disk,
+            cipher=world.cipher,
             resolver=_LITERALS,
             offload=_INLINE,
             rng=random.Random(f"{world.seed}/{number}" + (f"/{boot}" if boot else "")),

@@ -1,0 +1,90 @@
+"""The cipher seam, and the real cipher behind it: what makes a box that only its recipient can open.
+
+docs/wire.md section 3 has the construction. A world that is made up may share work between its nodes, or do without
+encryption; what stands round a box is `dht/sealing.py`'s, and the same everywhere.
+"""
+
+import hashlib
+from typing import Final, Protocol
+
+import nacl.bindings as sodium
+import nacl.exceptions
+
+from dht_atonce.errors import WireError
+from dht_atonce.identity import NodeKey
+
+__all__ = ["TAG_SIZE", "Cipher", "CipherFactory", "SodiumCipher", "directional_keys", "open_box", "seal_box"]
+
+TAG_SIZE: Final = 16
+"""Bytes by which a box is longer than its content."""
+
+
+class Cipher(Protocol):
+    """Seals and opens boxes for one node key in one network. Both raise `WireError` for a key that cannot be used."""
+
+    def seal(self, content: bytes, nonce: bytes, to: bytes) -> bytes:
+        """A box that the holder of the node key `to` can open; `nonce` has 24 B and is used once."""
+
+    def open(self, box: bytes, nonce: bytes, sender: bytes) -> bytes:
+        """The content of a box that the holder of the node key `sender` sealed for us in this network. Raises
+        `WireError` for any other."""
+
+
+class CipherFactory(Protocol):
+    """Ciphers are made per node: its key is what they prove."""
+
+    def __call__(self, own: NodeKey, network_id: bytes, max_pairs: int) -> Cipher:
+        """`max_pairs` bounds what is remembered of others' keys."""
+
+
+class SodiumCipher:
+    """X25519 between static keys, a key for each direction, XSalsa20-Poly1305."""
+
+    __slots__ = ("_max_pairs", "_network_id", "_own", "_pairs")
+
+    def __init__(self, own: NodeKey, network_id: bytes, max_pairs: int) -> None:
+        self._own = own
+        self._network_id = network_id
+        self._max_pairs = max_pairs
+        # Node key of the other side → (key towards it, key from it), the longest unused first.
+        self._pairs: dict[bytes, tuple[bytes, bytes]] = {}
+
+    def seal(self, content: bytes, nonce: bytes, to: bytes) -> bytes:
+        return seal_box(content, nonce, self._pair(to)[0])
+
+    def open(self, box: bytes, nonce: bytes, sender: bytes) -> bytes:
+        return open_box(box, nonce, self._pair(sender)[1])
+
+    def _pair(self, other: bytes) -> tuple[bytes, bytes]:
+        pairs = self._pairs
+        keys = pairs.pop(other, None)
+        if keys is None:
+            keys = directional_keys(self._own, other, self._network_id)
+            if len(pairs) >= self._max_pairs:
+                del pairs[next(iter(pairs))]
+        pairs[other] = keys
+        return keys
+
+
+def directional_keys(own: NodeKey, other: bytes, network_id: bytes) -> tuple[bytes, bytes]:
+    """The key towards the holder of the node key `other`, and the one from it. Raises `WireError` if it cannot be
+    used."""
+    try:
+        pair = sodium.crypto_box_beforenm(other, own.secret)
+    except (nacl.exceptions.CryptoError, RuntimeError):  # an all-zero shared key: a point of small order
+        raise WireError("unusable key") from None
+    towards = hashlib.blake2b(pair + own.public + other + network_id, digest_size=32).digest()
+    return towards, hashlib.blake2b(pair + other + own.public + network_id, digest_size=32).digest()
+
+
+def seal_box(content: bytes, nonce: bytes, key: bytes) -> bytes:
+    """A box under a directional key."""
+    return sodium.crypto_box_easy_afternm(content, nonce, key)
+
+
+def open_box(box: bytes, nonce: bytes, key: bytes) -> bytes:
+    """What is in a box under a directional key. Raises `WireError` if it does not open."""
+    try:
+        return sodium.crypto_box_open_easy_afternm(box, nonce, key)
+    except nacl.exceptions.CryptoError:
+        raise WireError("box does not open") from None

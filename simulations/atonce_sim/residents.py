@@ -1,0 +1,424 @@
+"""Who lives in a simulated world: nodes of the DHT, or whole peers, under one set of words.
+
+A resident starts, publishes its presence, looks others up, sends, leaves, crashes and comes back. What it does is done
+by the code that runs in production; here it is only called.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import nacl.bindings as sodium
+from nacl.exceptions import BadSignatureError
+
+from atonce_sim.truth import Answer, Said
+from atonce_sim.world import VirtualHost, World
+from dht_atonce.config import NetworkConfig
+from dht_atonce.dht.contact import Contact
+from dht_atonce.dht.node import DhtNode, FindResult, PublishResult
+from dht_atonce.endpoints import Address, SeedUrl
+from dht_atonce.errors import EntryFailed
+from dht_atonce.identity import Identity, NodeKey
+from dht_atonce.peer import Peer
+from dht_atonce.records import GONE, ONLINE, PresenceRecord, ValueRecord, presence_key
+
+__all__ = ["Found", "Held", "NodeResident", "OnPublished", "PeerResident", "Resident", "entries_of"]
+
+AnyRecord = PresenceRecord | ValueRecord
+OnPublished = Callable[["Resident", Said, float], None]
+"""Who published what, and how long that took in simulated seconds."""
+OnMessage = Callable[["Resident", bytes], None]
+
+ANY4 = ("0.0.0.0",)  # noqa: S104 # the virtual world has IPv4 only
+MAX_ENTRIES = 16  # contacts that a newcomer is given, as by a seed
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a lookup gave."""
+
+    answer: Answer | None
+    local: bool
+    """From the own store: nobody was asked."""
+    hops: int
+    requests: int
+    elapsed_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A record in a resident's store."""
+
+    key: bytes
+    seq: int
+    expires: float
+    """Unix seconds."""
+
+
+class Resident(Protocol):
+    """One inhabitant of a world, whatever it is made of."""
+
+    host: VirtualHost
+    key: bytes
+    """Where its presence lies in the DHT, 20 B."""
+    is_up: bool
+    has_left: bool
+    """It said goodbye, or was told to."""
+    on_published: OnPublished | None
+
+    @property
+    def node_id(self) -> bytes:
+        """`NodeId`, 20 B."""
+
+    @property
+    def requests(self) -> int:
+        """How many it sent so far."""
+
+    async def start(self, entries: "Sequence[Resident]") -> None:
+        """Come in, for the first time or again, and publish. Raises `AtOnceError`."""
+
+    async def update(self) -> None:
+        """Publish anew."""
+
+    async def find(self, key: bytes, owner: "Resident | None", *, fresh: bool = False) -> Found:
+        """Look a presence up."""
+
+    async def send(self, to: "Resident", data: bytes) -> None:
+        """Deliver a message. Raises `AtOnceError`."""
+
+    async def leave(self) -> None:
+        """Say goodbye and go."""
+
+    def crash(self) -> None:
+        """Die without a word."""
+
+    async def aclose(self) -> None:
+        """Clear away whatever still runs of it."""
+
+    def forget(self) -> None:
+        """Let go of what is dead and cleared away."""
+
+    def seats(self) -> list[tuple[bytes, Address]]:
+        """Whom its routing table holds: `NodeId` and address."""
+
+    def nearest_known(self, target: bytes, count: int) -> list[bytes]:
+        """The `NodeId`s that its table calls nearest to `target`."""
+
+    def has_failing(self) -> bool:
+        """Whether its table holds contacts that did not answer lately."""
+
+    def held(self) -> list[Held]:
+        """What its store holds and would give."""
+
+    def overfull(self) -> list[str]:
+        """Queues and tables that are beyond their bounds, in words."""
+
+
+class _Ours:
+    """What both kinds share: they stand on a `DhtNode`."""
+
+    host: VirtualHost
+    key: bytes
+    node: DhtNode | None
+
+    def __init__(self, world: World, host: VirtualHost, network: NetworkConfig) -> None:
+        self.world = world
+        self.host = host
+        self.network = network
+        self.node = None
+        self.is_up = False
+        self.has_left = False
+        self.on_published: OnPublished | None = None
+        self._past_requests = 0
+        self._verified = b""
+
+    @property
+    def running(self) -> DhtNode:
+        """Its node, which must be there."""
+        assert self.node is not None
+        return self.node
+
+    @property
+    def contact(self) -> Contact:
+        """Where others ask it."""
+        shared = self.running.shared
+        return Contact(shared.node_key.public, Address(self.host.ip, self.running.addresses[0].port))
+
+    @property
+    def requests(self) -> int:
+        return self._past_requests + (self.node.counters["dht.sent"] if self.node is not None else 0)
+
+    def adopt(self, node: DhtNode, myself: "Resident") -> None:
+        """Make `node` the one that this resident stands on, and hear what it publishes."""
+        self._past_requests = self.requests
+        self.node = node
+        node.on_published = lambda record, result: self._on_published(myself, record, result)
+
+    def _on_published(self, myself: "Resident", record: AnyRecord, result: PublishResult) -> None:
+        if self.on_published is not None:
+            said = Said(record.seq, float(record.expires), record.is_goodbye)
+            self.on_published(myself, said, result.elapsed_s)
+
+    def found(self, result: FindResult, owner: "Resident | None") -> Found:
+        """A node's answer in the run's words; whether it is genuine is asked of the owner, not of the node."""
+        record = result.record
+        answer = None
+        if record is not None:
+            genuine = isinstance(owner, NodeResident | PeerResident) and owner.signed(record)
+            answer = Answer(record.seq, float(record.expires), record.is_goodbye, genuine)
+        return Found(answer, result.local, result.hops, result.requests, result.elapsed_s)
+
+    def signed(self, record: AnyRecord) -> bool:
+        """Whether this record is under our key and bears our signature, checked by docs/wire.md section 2 and by
+        libsodium alone."""
+        if record.blob == self._verified:
+            return True
+        signed = b"atonce record v1" + record.blob[1:2] + self.network.network_id + record.blob[66:]
+        try:
+            sodium.crypto_sign_open(record.blob[2:66] + signed, self.identity.id.key)
+        except BadSignatureError:
+            return False
+        if record.key != self.key:
+            return False
+        self._verified = record.blob
+        return True
+
+    @property
+    def identity(self) -> Identity:
+        raise NotImplementedError
+
+    def forget(self) -> None:
+        if not self.is_up:
+            self._past_requests = self.requests
+            self.node = None
+
+    def seats(self) -> list[tuple[bytes, Address]]:
+        return [
+            (seat.contact.id, seat.contact.address)
+            for server in self.running.servers.values()
+            for seat in server.router
+        ]
+
+    def nearest_known(self, target: bytes, count: int) -> list[bytes]:
+        (server,) = self.running.servers.values()
+        near = server.router.find_neighbors(int.from_bytes(target, "big"), count, failing=True)
+        return [contact.id for contact in near]
+
+    def has_failing(self) -> bool:
+        return any(seat.failures for server in self.running.servers.values() for seat in server.router)
+
+    def held(self) -> list[Held]:
+        shared = self.running.shared
+        wall = shared.host.clock.wall()
+        return [
+            Held(key, record.seq, float(record.expires))
+            for key, record in shared.store
+            if shared.store.live(key, wall) is not None
+        ]
+
+    def overfull(self) -> list[str]:
+        node = self.running
+        config, store = node.shared.config, node.shared.store
+        words = []
+        for server in node.servers.values():
+            waiting = len(server.protocol._outstanding)
+            if waiting > config.max_outstanding:
+                words.append(f"{waiting} requests wait for an answer")
+        if store.count > config.max_records:
+            words.append(f"{store.count} records are held")
+        return words
+
+
+class NodeResident(_Ours):
+    """A node of the DHT and nothing else: it joins through contacts, as a seed would name them."""
+
+    def __init__(self, world: World, host: VirtualHost, network: NetworkConfig) -> None:
+        super().__init__(world, host, network)
+        self._identity = Identity.generate(host.rng)
+        self._node_key = NodeKey.generate(host.rng)
+        self._incarnations: tuple[bytes, ...] = ()
+        self._saved: list[Contact] = []
+        self._port = 0
+        self.key = presence_key(network, self._identity.id)
+
+    @property
+    def identity(self) -> Identity:
+        return self._identity
+
+    @property
+    def node_id(self) -> bytes:
+        return self._node_key.id
+
+    async def start(self, entries: Sequence[Resident]) -> None:
+        node = DhtNode(
+            self._identity,
+            host=self.host,
+            network=self.network,
+            node_key=self._node_key,
+            past_incarnations=self._incarnations,
+        )
+        self.adopt(node, self)
+        self._incarnations = (node.incarnation, *self._incarnations)[:8]
+        self.is_up, self.has_left = True, False
+        self._port = (await node.listen(self._port)).port
+        contacts = [entry.contact for entry in entries if isinstance(entry, NodeResident)]
+        answered = await node.join(self._saved or contacts)
+        if not answered and self._saved:
+            answered = await node.join(contacts)
+        if not answered and (self._saved or contacts):
+            raise EntryFailed(f"none of {len(self._saved or contacts)} contacts answered")
+        self.host.has_joined = True
+        await self._publish(ONLINE)
+
+    async def update(self) -> None:
+        await self._publish(ONLINE)
+
+    async def find(self, key: bytes, owner: Resident | None, *, fresh: bool = False) -> Found:
+        return self.found(await self.running.find(key, fresh=fresh), owner)
+
+    async def send(self, to: Resident, data: bytes) -> None:
+        raise NotImplementedError("a node of the DHT sends no messages")
+
+    async def leave(self) -> None:
+        self.has_left = True
+        try:
+            await self._publish(GONE)
+        finally:
+            self._go()
+            await self.aclose()
+
+    def crash(self) -> None:
+        self._go()
+        self.world.crash(self.host)
+        self.running.stop()
+
+    async def aclose(self) -> None:
+        self.is_up = False
+        if self.node is not None:
+            await self.node.aclose()
+
+    def _go(self) -> None:
+        self._saved = self.running.live_contacts(50)
+        self.is_up = False
+
+    async def _publish(self, status: str) -> None:
+        node = self.running
+
+        def sign(seq: int, expires: int) -> PresenceRecord:
+            return PresenceRecord.sign(
+                self._identity,
+                self.network,
+                seq=seq,
+                incarnation=node.incarnation,
+                expires=expires,
+                status=status,
+            )
+
+        await node.publish(self.key, sign, is_goodbye=status == GONE)
+
+
+class PeerResident(_Ours):
+    """A whole `Peer`: a profile on the host's disk, the ladder, a seed, links and messages."""
+
+    def __init__(
+        self, world: World, host: VirtualHost, network: NetworkConfig, seeds: Sequence[SeedUrl], *, alone: bool
+    ) -> None:
+        super().__init__(world, host, network)
+        self._seeds = seeds
+        self._alone = alone
+        self._peer: Peer | None = None
+        self._closing: asyncio.Task[None] | None = None
+        self._reader: asyncio.Task[None] | None = None
+        self.on_message: OnMessage | None = None
+        self._identity: Identity | None = None
+        self._node_id = b""
+        self.key = b""
+
+    @property
+    def peer(self) -> Peer:
+        """It, which must be there."""
+        assert self._peer is not None
+        return self._peer
+
+    @property
+    def identity(self) -> Identity:
+        assert self._identity is not None
+        return self._identity
+
+    @property
+    def node_id(self) -> bytes:
+        return self._node_id
+
+    async def start(self, entries: Sequence[Resident]) -> None:
+        self.has_left = False
+        loop = asyncio.get_running_loop()
+        times: dict[str, float] = {}
+
+        def on_event(event: str, _: dict[str, Any]) -> None:
+            times.setdefault(event, loop.time())
+
+        self._peer = peer = await Peer.open(
+            profile=f"peer-{self.host.number}",
+            seeds=self._seeds,
+            network=self.network if self._alone else None,
+            listen=ANY4,
+            alone=self._alone,
+            host=self.host,
+            on_event=on_event,
+        )
+        self.key = presence_key(self.network, peer.id)
+        self.adopt(peer.node, self)
+        self._identity, self._node_id = peer.node.identity, peer.node.shared.node_key.id
+        self.host.has_joined = True
+        self.is_up = True
+        # The first publish was over before there was anybody to tell.
+        if self.on_published is not None and peer.record is not None:
+            said = Said(peer.record.seq, float(peer.record.expires))
+            self.on_published(self, said, times.get("published", 0.0) - times.get("entered", 0.0))
+        self._reader = loop.create_task(self._read(peer), name=f"app of host {self.host.number}")
+
+    async def _read(self, peer: Peer) -> None:
+        async for message in peer.messages():
+            if self.on_message is not None and not self.host.is_down:
+                self.on_message(self, message.data)
+
+    async def update(self) -> None:
+        await self.peer.set_status(ONLINE)
+
+    async def find(self, key: bytes, owner: Resident | None, *, fresh: bool = False) -> Found:
+        return self.found(await self.running.find(key, fresh=fresh), owner)
+
+    async def send(self, to: Resident, data: bytes) -> None:
+        assert isinstance(to, PeerResident)
+        await self.peer.send(to.peer.id, data)
+
+    async def leave(self) -> None:
+        self.has_left = True
+        self.is_up = False
+        await self.peer.aclose()
+        self.world.crash(self.host)  # nothing of it is left that could speak
+
+    def crash(self) -> None:
+        self.is_up = False
+        self.world.crash(self.host)
+        # What still runs of it speaks to nobody: it is only cleared away.
+        self._closing = asyncio.get_running_loop().create_task(
+            self.peer.aclose(), name=f"remains of host {self.host.number}"
+        )
+
+    async def aclose(self) -> None:
+        self.is_up = False
+        if self._closing is not None:
+            await self._closing
+        if self._peer is not None:
+            await self._peer.aclose()
+        if self._reader is not None:
+            await self._reader
+
+
+def entries_of(residents: Sequence[Resident], rng: random.Random) -> list[Resident]:
+    """Whom a seed would name to a newcomer: some that are up."""
+    up = [resident for resident in residents if resident.is_up and resident.host.has_joined]
+    return rng.sample(up, min(MAX_ENTRIES, len(up)))
