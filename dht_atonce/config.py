@@ -108,6 +108,8 @@ class DhtConfig:
     max_records: int = 20_000
     refresh_s: float = 900.0
     """A bucket in which no lookup of our own ended for so long is refreshed."""
+    look_around: int = 6
+    """A minute after a join, this many neighbours are asked whom they know near us."""
     handoff_senders: int = 2
     """Only so many of the holders nearest to a key hand its record to a newcomer: k would send it k times, and one may
     be dead."""

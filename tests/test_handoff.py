@@ -5,11 +5,13 @@ from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import contact
+from support import LOCAL, NOW, contact, value_record
 
 from dht_atonce.config import DhtConfig
 from dht_atonce.dht.contact import Contact
-from dht_atonce.dht.handoff import HandOff
+from dht_atonce.dht.handoff import HandOff, NearKeys
+from dht_atonce.dht.routing import RoutingTable
+from dht_atonce.dht.storage import RecordStore
 
 CONFIG = DhtConfig()
 ALICE, BOB = contact(1), contact(2)
@@ -141,3 +143,45 @@ def test_what_waits_is_bounded() -> None:
     assert deadline is not None
     assert deadline > 0.0
     assert sent + len(drain(hand_off)) == 20 * len(KEYS)
+
+
+# --- of which records we are one of the nearest holders ---
+
+RECORDS = [value_record(f"{number}", expires=NOW + 100 + number) for number in range(20)]
+CROWD = [contact(number) for number in range(1, 41)]
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["come", "come", "keep", "keep", "fail", "answer", "expire", "flush"]), st.integers(0, 39)
+        ),
+        max_size=80,
+    ),
+    st.integers(1, 4),
+)
+def test_near_keys_are_those_that_counting_finds(steps: list[tuple[str, int]], limit: int) -> None:
+    own = contact(0)
+    store, router = RecordStore(own.long_id, LOCAL, CONFIG), RoutingTable(own, 20, CONFIG, local=True, now=0.0)
+    near, now = NearKeys(own.long_id, limit), float(NOW)
+    for what, number in steps:
+        match what:
+            case "come" | "answer":
+                router.on_proved(CROWD[number], 0.0)
+            case "keep":
+                store.keep(RECORDS[number % 20], now)
+            case "fail":
+                router.on_failure(CROWD[number], 0.0)
+            case "expire":
+                now += number
+                store.expire(now)
+            case _ if number == 0:
+                router.flush()
+        live = [seat.contact.long_id for seat in router if not seat.failures]
+
+        def rank(key: bytes, live: list[int] = live) -> int:
+            target = int.from_bytes(key, "big")
+            return sum(one ^ target < own.long_id ^ target for one in live)
+
+        assert near.look(store, router) == [key for key, _ in store if rank(key) < limit]

@@ -445,3 +445,14 @@ def test_it_finds_exactly_the_k_nearest_living_nodes(seed: int, count: int, dead
     assert search.closest(K) == living[:K]
     expected = LookupEnd.CLOSEST_ANSWERED if len(living) >= K else LookupEnd.NOBODY_LEFT
     assert search.end is expected
+
+
+def test_those_who_were_named_and_not_asked_are_told() -> None:
+    a, b, c, d, e = near(10, 20, 30, 40, 50)
+    search = lookup([a, b], need=2)
+    first = search.next(0.0, HEDGE)
+    assert first == [a, b]
+    search.on_reply(a, [c, e, d], None)
+    search.on_failure(b)
+    assert search.unasked(3) == [c, d]  # the nearest three that did not fail, less the one that answered
+    assert search.unasked(10) == [c, d, e]

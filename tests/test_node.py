@@ -471,7 +471,7 @@ async def test_our_own_past_is_no_conflict() -> None:
 
 @virtual
 async def test_a_fifth_of_all_packets_is_lost() -> None:
-    world = World(seed=14, loss=0.2)
+    world = World(seed=15, loss=0.2)
     nodes = await start_nodes(world, 15)
     await all_publish(nodes)
     await asyncio.sleep(60)

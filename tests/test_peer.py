@@ -891,7 +891,7 @@ def test_a_peer_says_how_it_is() -> None:
             assert (await one.set_status("away")).confirmed == 2
             assert (await other.lookup(one.id, fresh=True)).status == "away"
             for wrong in ("gone", "", "x" * 33):
-                with pytest.raises(ValueError, match="goodbye|valid"):
+                with pytest.raises(ValueError, match=r"goodbye|valid"):
                     await one.set_status(wrong)
             assert (await other.lookup(one.id, fresh=True)).status == "away"
         with pytest.raises(PeerClosed):

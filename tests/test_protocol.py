@@ -141,6 +141,24 @@ async def test_a_record_is_stored_though_no_cookie_was_there_yet() -> None:
 
 
 @virtual
+@pytest.mark.parametrize(("later_s", "sent"), [(0.0, 1), (100.0, 1), (120.0, 2)])
+async def test_who_answered_us_lately_may_store_with_us_without_a_cookie(later_s: float, sent: int) -> None:
+    world = World()
+    alice, bob = await start_node(world), await start_node(world)
+    await pinged(bob, alice)
+    await asyncio.sleep(later_s - 10 if later_s else 0)  # `pinged` took ten
+    record = value_record()
+    before = alice.counters["dht.sent"] + alice.counters["dht.resent"]
+    answer = await asked(alice, contact_of(bob), Store(0, ID, 0, record.blob))
+    assert answer is not None
+    assert isinstance(answer.reply, Stored)
+    assert bob.counters["dht.answered"] == sent
+    assert alice.counters["dht.sent"] - before == sent
+    assert bob.shared.store.live(record.key, NOW) is not None
+    await close(alice, bob)
+
+
+@virtual
 async def test_a_find_is_padded_until_there_is_a_cookie() -> None:
     world = World()
     alice, bob = await start_node(world, tap=True), await start_node(world)

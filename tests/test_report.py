@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from atonce_sim.report import write_report
+from atonce_sim.report.labels import number
 from atonce_sim.results import (
     Expectation,
     Hops,
@@ -169,6 +170,72 @@ def test_what_a_file_says_is_not_obeyed(tmp_path: Path) -> None:
     html = page(tmp_path, hostile, some_run())
     assert "<script" not in html
     assert "&lt;script&gt;" in html
+
+
+@pytest.mark.parametrize("name", ["a $x{ $ b", "日本 🦊", "a\x00\x1b\u202eb"])
+def test_any_name_can_be_drawn(tmp_path: Path, name: str) -> None:
+    run = some_run(scenario=name)
+    samples = [msgspec.structs.replace(sample, phase=name) for sample in run.samples]
+    run = msgspec.structs.replace(run, samples=samples, profile=[ProfileLine(name, 0.5)])
+    assert page(tmp_path, run, some_run()).count("<svg") == 6
+
+
+def test_pictures_do_not_disturb_each_other_or_the_page(tmp_path: Path) -> None:
+    html = page(tmp_path, some_run(), some_run(peers=1000))
+    names = re.findall(r'\bid="([^"]+)"', html)
+    assert len(names) == len(set(names))
+    assert html.count("<style") == 1
+    assert set(re.findall(r'(?:href="#|url\(#)([^")]+)', html)) <= set(names)
+
+
+def test_a_picture_without_figures_is_left_out(tmp_path: Path) -> None:
+    run = some_run()
+    samples = [
+        msgspec.structs.replace(sample, seats_mean=None, dead_seats=None, neighbours_known=None)
+        for sample in run.samples
+    ]
+    assert "routing tables?" not in page(tmp_path, msgspec.structs.replace(run, samples=samples))
+
+
+def test_runs_need_not_have_the_same_figures(tmp_path: Path) -> None:
+    page(tmp_path, some_run(bytes_per_node_s={}), some_run(peers=1000, bytes_per_node_s={"p50": 2.0}))
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "summary.csv").read_text())))
+    assert [row["bytes_per_node_s.p50"] for row in rows] == ["", "2.0"]
+    assert [row["run"] for row in rows] == ["100 peers", "1,000 peers"]
+
+
+def test_tables_without_rows_still_name_their_columns(tmp_path: Path) -> None:
+    page(tmp_path, msgspec.structs.replace(some_run(), samples=[], lookup_s=[]))
+    assert (tmp_path / "samples.csv").read_text().startswith("run,at_s,phase,live,")
+    assert (tmp_path / "lookups.csv").read_text() == "run,seconds\n"
+
+
+def test_a_bad_small_run_does_not_hide_behind_a_good_large_one(tmp_path: Path) -> None:
+    html = page(tmp_path, some_run(peers=10, lookups=LookupCounts(100, 3, failed=97)), some_run(peers=1000))
+    assert "10 peers with seed 1: 3 of 100" in html
+
+
+def test_every_scenario_has_its_answer(tmp_path: Path) -> None:
+    html = page(tmp_path, some_run(scenario="loss"), some_run(peers=1000))
+    assert "loss: Among 100 peers" in html
+    assert "scaling: Among 1,000 peers" in html
+
+
+def test_a_run_that_is_marked_as_not_held_is_never_called_good(tmp_path: Path) -> None:
+    html = page(tmp_path, msgspec.structs.replace(some_run(held=False), expectations=[]))
+    assert 'class="badge bad"' in html
+
+
+def test_broken_invariants_that_are_not_listed_are_counted(tmp_path: Path) -> None:
+    run = some_run(held=False, invariants=Invariants(1000, 231))
+    html = page(tmp_path, msgspec.structs.replace(run, broken=[f"{at} s: a table lies" for at in range(100)]))
+    assert html.count("a table lies") == 40
+    assert "191 more that are not listed" in html
+
+
+@pytest.mark.parametrize(("value", "words"), [(999.6, "1,000"), (9.996, "10"), (0.5, "0.5"), (1234.5, "1,234")])
+def test_numbers_are_written_for_people(value: float, words: str) -> None:
+    assert number(value) == words
 
 
 def test_the_same_runs_give_the_same_bytes(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Stock kademlia in the virtual world: unchanged, replayable, and stopped when it storms."""
 
 import asyncio
+import gc
 import logging
 import os
 import random
@@ -15,7 +16,7 @@ import rpcudp.protocol
 from atonce_sim.loop import run
 from atonce_sim.scenario_file import load_scenario
 from atonce_sim.simulation import Options, simulate
-from atonce_sim.stock import Budget, StockNode, stock_world
+from atonce_sim.stock import Budget, Lookup, StockNode, stock_world
 from atonce_sim.world import World
 
 KEY = bytes(range(20))
@@ -61,6 +62,62 @@ def test_it_joins_sets_and_gets() -> None:
         await asyncio.sleep(30)
         assert asyncio.all_tasks() == {asyncio.current_task()}
         assert world.loop.pending() == 0
+
+    with stock_world(random.Random(1), lambda: world.loop.time()):
+        run(main())
+
+
+def test_who_is_stopped_in_the_middle_of_a_lookup_leaves_nothing_behind() -> None:
+    world = World(3)
+    budget = Budget(100_000)
+
+    async def main() -> None:
+        nodes = await network(world, 40, budget)
+        await asyncio.sleep(30)
+        asked = [asyncio.ensure_future(node.get(bytes(20))) for node in nodes]
+        told = asyncio.ensure_future(nodes[3].set(KEY, b"value"))
+        await asyncio.sleep(0.06)
+        for node in nodes:
+            node.stop()
+        sent, at = budget.sent, world.loop.time()
+        assert not await told
+        assert all(value is None for value, _, _ in await asyncio.gather(*asked))
+        assert world.loop.time() == at
+        await asyncio.sleep(1)  # what was under way arrives where nobody is
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        assert world.loop.pending() == 0
+        assert budget.sent == sent  # the dead ask for nothing
+
+    with stock_world(random.Random(1), lambda: world.loop.time()):
+        run(main())
+
+
+def test_a_contact_of_the_own_table_is_one_hop_away_whoever_else_names_it() -> None:
+    lookup = Lookup([b"near", b"far"])
+    assert lookup.ask(b"near") == 1
+    lookup.on_answer(1, [[b"far", "10.0.0.1", 1], [b"new", "10.0.0.2", 1]])
+    assert (lookup.ask(b"far"), lookup.ask(b"new")) == (1, 2)
+
+
+def test_a_refresh_that_finds_nobody_is_counted_and_raises_nowhere() -> None:
+    world = World(3)
+    budget = Budget(100_000)
+
+    async def main() -> None:
+        unhandled: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: unhandled.append(context))
+        nodes = await network(world, 10, budget)
+        assert await nodes[0].set(KEY, b"value")
+        holder = next(node for node in nodes if node.stored())
+        for node in nodes:
+            if node is not holder:
+                node.stop()
+        await asyncio.sleep(2 * 3600 + 600)
+        assert holder.server.failed_refreshes >= 1
+        gc.collect()  # a task that nobody asked tells of its error when it goes
+        await asyncio.sleep(1)
+        assert not unhandled
+        holder.stop()
 
     with stock_world(random.Random(1), lambda: world.loop.time()):
         run(main())

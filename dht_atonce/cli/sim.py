@@ -155,6 +155,44 @@ def replay(
         output.console.print(f"[dim]digest of the whole run: {run.summary.trace_digest}[/]")
 
 
+@app.command(short_help="Compare real processes with simulated nodes.")
+def compare(
+    peers: Annotated[int, typer.Option(metavar="N", min=2, max=400, help="How many, on both sides.")] = 100,
+    lookups: Annotated[
+        int, typer.Option(metavar="N", min=1, max=100_000, help="Lookups that leave their node, one after another.")
+    ] = 500,
+    k: Annotated[
+        int, typer.Option(metavar="K", min=1, max=64, help="Replicas of a record, and seats in a bucket.")
+    ] = 8,
+    seed: Seed = 1,
+    way_ms: Annotated[
+        float,
+        typer.Option(
+            metavar="MS", min=0, max=1000, help="Hold real datagrams up by so much on average, as a longer way would."
+        ),
+    ] = 0.0,
+    json: Json = False,
+) -> None:
+    """Run the same network twice, as processes on loopback and simulated, and say whether the two agree.
+
+    Both have the same keys, joins and lookups; the simulation is fed with the round trips that the processes measured.
+    Exits 0 only if hops and requests per lookup differ by at most 10 %. With --json the last line has all figures.
+    """
+    from atonce_sim.reality.comparison import compare as compare_sides
+    from atonce_sim.reality.procedure import Plan
+    from dht_atonce.cli.compare_view import progress_of_sides, show_comparison
+
+    output = Output(as_json=json)
+    try:
+        with progress_of_sides(output) as on_progress:
+            comparison = compare_sides(Plan(peers, lookups, k, seed, way_ms), on_progress)
+    except KeyboardInterrupt:
+        Output.error("interrupted; all processes have been ended")
+        raise typer.Exit(130) from None
+    show_comparison(comparison, output)
+    raise typer.Exit(0 if comparison.held else 1)
+
+
 @app.command(short_help="Make a page and tables of saved runs.")
 def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Files that `atonce sim run --save` wrote.")],
@@ -165,7 +203,6 @@ def report(
 ) -> None:
     """Write a page with pictures, which needs nothing else, and CSV files beside it."""
     from atonce_sim.report import write_report
-
     from atonce_sim.results import load_run
 
     output = Output(as_json=json)

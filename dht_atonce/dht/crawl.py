@@ -65,7 +65,7 @@ class Crawl:
         if self.done.done():
             return
         now = self._shared.now()
-        hedge_s = self._shared.round_trips.hedge_s
+        hedge_s = self._shared.known.hedge_s
         for contact in self.lookup.next(now, hedge_s):
             self._ask(contact)
         if self.lookup.end is not None:

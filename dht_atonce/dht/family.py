@@ -83,9 +83,11 @@ class FamilyServer(StockServer):
         wants_record: bool = False,
         all_nearest: bool = False,
         want: int = 0,
+        need: int | None = None,
         max_requests: int | None = None,
     ) -> Crawl:
-        """Start a lookup of `target` (20 B) from `start` or from our table.
+        """Start a lookup of `target` (20 B) from `start` or from our table, until the nearest `need` (default: k) have
+        answered.
 
         Once a record is found, a few of the nearest that agree are enough, unless `all_nearest` are to be found.
         """
@@ -96,7 +98,7 @@ class FamilyServer(StockServer):
             long_target,
             known,
             own_id=shared.node_key.id,
-            need=k,
+            need=need or k,
             need_with_record=k if all_nearest else min(k, shared.config.agreement),
             now=shared.now(),
             config=shared.config,
@@ -127,6 +129,18 @@ class FamilyServer(StockServer):
         if not self._shared.no_seat:
             await self._gather(crawl.strangers, self.protocol.ping)
         return crawl
+
+    async def look_around(self) -> None:
+        """Ask our nearest neighbours who is near us, and call on those whom they name and we do not know: they came
+        when we did, and our lookup missed them."""
+        own_id = self._shared.node_key.id
+        crawl = self.crawl(own_id, need=self._shared.config.look_around)
+        try:
+            await crawl.done
+        finally:
+            crawl.stop()
+        named = [c for c in crawl.lookup.unasked(self._shared.network.k) if self.router.is_new_node(c)]
+        await self._gather(crawl.strangers + named, self.protocol.ping)
 
     async def ask(self, contact: Contact, request: Request) -> Answer | None:
         """One request and its answer."""

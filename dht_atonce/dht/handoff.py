@@ -8,11 +8,13 @@ from collections.abc import Callable
 
 from dht_atonce.config import DhtConfig
 from dht_atonce.dht.contact import Contact
+from dht_atonce.dht.routing import RoutingTable
+from dht_atonce.dht.storage import RecordStore
 
-__all__ = ["HandOff", "Pick"]
+__all__ = ["SCAN", "HandOff", "NearKeys", "Pick"]
 
 _MAX_NEWCOMERS = 256
-_SCAN = 256  # pairs of newcomer and key looked at per call: a full store must not hold up the loop
+SCAN = 256  # pairs of newcomer and key looked at per call: a full store must not hold up the loop
 
 Pick = Callable[[Contact, list[bytes]], list[bytes]]
 """Gives those of the keys whose record a contact is to have."""
@@ -52,12 +54,15 @@ class HandOff:
                 break
             taken.append(pair)
             self._next_at += self._interval_s
-        for pair in taken:
-            del self._queue[pair]
+        if len(taken) == len(self._queue):
+            self._queue = {}  # a dict that was emptied stays as large as it was
+        else:
+            for pair in taken:
+                del self._queue[pair]
         return taken
 
     def _look(self, pick: Pick) -> None:
-        budget = _SCAN
+        budget = SCAN
         while self._newcomers and budget and len(self._queue) < self._max_queue:
             contact, keys = next(iter(self._newcomers.items()))
             for key in pick(contact, keys[:budget]):
@@ -67,9 +72,42 @@ class HandOff:
             else:
                 del self._newcomers[contact]
             budget = max(0, budget - len(keys))
+        if not self._newcomers:
+            self._newcomers = {}
 
     def deadline(self, now: float) -> float | None:
         """When `take` has something to do again; None: not before the next newcomer."""
         if self._newcomers and len(self._queue) < self._max_queue:
             return now
         return self._next_at if self._queue else None
+
+
+class NearKeys:
+    """The held keys to which fewer than `limit` live seats are nearer than we are; of other records, others take care.
+
+    Whoever comes can only make them fewer: so each key is looked at until it is none of them, and all again only after
+    a seat or a record is gone.
+    """
+
+    __slots__ = ("_keys", "_limit", "_losses", "_own_id", "_seen")
+
+    def __init__(self, own_id: int, limit: int) -> None:
+        self._own_id = own_id
+        self._limit = limit
+        self._keys: list[bytes] = []
+        self._seen = 0
+        self._losses = (0, 0)
+
+    def look(self, store: RecordStore, router: RoutingTable) -> list[bytes]:
+        """Those of `store` by the seats of `router`: always the same two."""
+        losses = (store.dropped, router.left)
+        if losses != self._losses:
+            self._losses, self._keys, self._seen = losses, [], 0
+        own_id, limit = self._own_id, self._limit
+        self._keys = [
+            key
+            for key in self._keys + store.keys(self._seen)
+            if router.count_nearer(int.from_bytes(key, "big"), own_id, limit) < limit
+        ]
+        self._seen = store.count
+        return self._keys

@@ -207,6 +207,11 @@ class Lookup:
         """All that answered, nearest first."""
         return [c.contact for c in self._order if c.state is _ANSWERED]
 
+    def unasked(self, count: int) -> list[Contact]:
+        """Those of the `count` nearest that did not fail whom nobody asked yet, nearest first."""
+        nearest = [c for c in self._order if c.state is not _FAILED][:count]
+        return [c.contact for c in nearest if c.state is _CANDIDATE]
+
     def lacking(self, count: int) -> list[Contact]:
         """Those of the `count` nearest that answered without the newest record: they are to be repaired."""
         if self.record is None:

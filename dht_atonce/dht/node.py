@@ -91,9 +91,7 @@ class DhtNode:
         """Told of each of our requests that ended: whom it went to, and whether it was answered."""
         self._routers: dict[Family, RoutingTable] = {}
         self._tasks = TaskGroup()
-        self._publisher = Publisher(
-            self.shared, self.servers, (self.incarnation, *past_incarnations), lambda: self._upkeep.arm()
-        )
+        self._publisher = Publisher(self.shared, self.servers, (self.incarnation, *past_incarnations))
         self._upkeep = Upkeep(self.shared, self.servers, self._publisher, self._tasks)
         self._lookups: asyncio.Semaphore | None = None
 

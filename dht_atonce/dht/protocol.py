@@ -192,10 +192,14 @@ class SealedProtocol(KademliaProtocol):
         request = decode(request_decoder, opened.body)
         now = shared.now()
         proof = shared.cookies.check(opened.cookie, sender.address, sender.key, now)
-        proved = proof is not _UNPROVED
         takes_seats = not request.flags & FLAG_NO_SEAT
-        if proved:
+        if proof is not _UNPROVED:
             self._on_proved(sender, takes_seats, now)
+            proved = True
+        else:
+            # It answered us from there a moment ago: whoever hands a record to a newcomer that asked it has no cookie
+            # of the newcomer's yet, and a fifth of all requests of a growing network would be made twice.
+            proved = self.router.proved_within(sender, self._shared.config.cookie_use_s, now)
         cookie = b"" if proof is _CURRENT else shared.cookies.issue(sender.address, sender.key, now)
         room = MAX_DATAGRAM if proved else min(MAX_DATAGRAM, _UNPROVED_FACTOR * size)
         reply = self._operations.answer(Asked(request, sender, proved, cookie, room), shared.wall())
@@ -220,7 +224,7 @@ class SealedProtocol(KademliaProtocol):
         now = shared.now()
         rtt_s = now - outstanding.sent_at
         if outstanding.tries == 1:
-            shared.round_trips.on_sample(sender, rtt_s)
+            shared.known.on_sample(sender, rtt_s)
         has_cookie = len(reply.cookie) == COOKIE_SIZE
         if has_cookie:
             shared.known.on_cookie(sender, reply.cookie, now)

@@ -30,29 +30,21 @@ class PublishResult:
 
 
 class Publisher:
-    """Publishes the records of one identity, in all families. `incarnations` are our process and those before it.
+    """Publishes the records of one identity, in all families. `incarnations` are our process and those before it."""
 
-    `on_due` is called when the time at which the next record is due has changed.
-    """
+    __slots__ = ("_incarnations", "_servers", "_shared", "on_conflict", "on_due", "on_published", "own")
 
-    __slots__ = ("_incarnations", "_on_due", "_servers", "_shared", "on_conflict", "on_published", "own")
-
-    def __init__(
-        self,
-        shared: Shared,
-        servers: dict[Family, FamilyServer],
-        incarnations: tuple[bytes, ...],
-        on_due: Callable[[], None],
-    ) -> None:
+    def __init__(self, shared: Shared, servers: dict[Family, FamilyServer], incarnations: tuple[bytes, ...]) -> None:
         self.own = OwnRecords(shared.network, shared.config, shared.host.rng)
         self.on_conflict: Callable[[AnyRecord], None] | None = None
         """Told of a newer record of ours that another process signed after our first publish."""
         self.on_published: Callable[[AnyRecord, PublishResult], None] | None = None
         """Told of each round of publishing that ended, whoever asked for it."""
+        self.on_due: Callable[[], None] | None = None
+        """Told when the time at which the next record is due has changed."""
         self._shared = shared
         self._servers = servers
         self._incarnations = incarnations
-        self._on_due = on_due
 
     async def publish(self, key: bytes, sign: Signer, *, is_goodbye: bool = False) -> PublishResult:
         """As `DhtNode.publish`."""
@@ -96,10 +88,10 @@ class Publisher:
                 asked, _ = await self._store(crawls, key, self._renew(own, newer.seq))
         except Exception:
             self.own.on_failed(own, generation, shared.now())
-            self._on_due()
+            self._tell_due()
             raise
         self.own.on_published(own, generation, shared.now(), known=self._known_nodes())
-        self._on_due()
+        self._tell_due()
         result = PublishResult(len(own.confirmed), asked, home=True, elapsed_s=shared.now() - began)
         if self.on_published is not None and own.record is not None:
             self.on_published(own.record, result)
@@ -137,6 +129,10 @@ class Publisher:
     def _check_conflict(self, newer: AnyRecord) -> None:
         if newer.incarnation not in self._incarnations and self.on_conflict is not None:
             self.on_conflict(newer)
+
+    def _tell_due(self) -> None:
+        if self.on_due is not None:
+            self.on_due()
 
     def _known_nodes(self) -> int:
         return max((len(server.router) for server in self._servers.values()), default=0)

@@ -184,7 +184,7 @@ class Requests:
 
     def _try(self, request_id: bytes, outstanding: Outstanding, now: float) -> None:
         shared, contact = self._shared, outstanding.contact
-        timeout_s = shared.round_trips.timeout_s(contact) * (1 << outstanding.tries)
+        timeout_s = shared.known.timeout_s(contact) * (1 << outstanding.tries)
         outstanding.tries += 1
         outstanding.sent_at = now
         if self._socket is not None and outstanding.datagram and self._may_send(contact.address, now):

@@ -29,6 +29,7 @@ from dht_atonce.endpoints import subnet
 
 __all__ = ["ID_BITS", "KBucket", "RoutingTable", "Seat", "Seating"]
 
+_FEW = 4  # ids that are sooner compared one by one than parted further
 _SPLIT_EVERY = 5  # Kademlia section 4.2, b = 5: buckets away from us are split to depths that are multiples of it
 _MAX_SEATED = 4096  # news of seats that nobody fetched
 _ALL = 1 << ID_BITS
@@ -62,10 +63,13 @@ class RoutingTable(StockRoutingTable):
         self._local = local
         self._created = now
         self._failed_in_a_row = 0
+        self.left = 0
+        """How often a live seat was lost: its node began to fail, or it went."""
         super().__init__(None, ksize, own)
 
     def flush(self) -> None:
         """Forget everybody."""
+        self.left += 1
         self.buckets = [KBucket(self, 0, ID_BITS, self._created)]
         self._lowers = [0]
         # All seats that are not failing, sorted by id, in step: the id, the contact, when it answered last
@@ -100,6 +104,11 @@ class RoutingTable(StockRoutingTable):
         """Whether `contact` has a seat, at this address, and is not failing."""
         at = self._live_at(contact.long_id)
         return at >= 0 and self._contacts[at].address == contact.address
+
+    def proved_within(self, contact: Contact, span_s: float, now: float) -> bool:
+        """Whether `contact` has a seat at this address and proved within `span_s` seconds that it is there."""
+        at = self._live_at(contact.long_id)
+        return at >= 0 and now - self._heard[at] < span_s and self._contacts[at].address == contact.address
 
     def seat_of(self, node_id: bytes) -> Seat | None:
         """The seat of the node with this `NodeId`, as it is at this moment."""
@@ -157,7 +166,7 @@ class RoutingTable(StockRoutingTable):
         # Down the tree towards `than`: where it and the target part, the whole half of the target is nearer.
         live, distance, count = self._live, target ^ than, 0
         first, last, bits = 0, len(live), ID_BITS
-        while distance and count < most and first < last:
+        while distance and count < most and last - first > _FEW:
             # On the way to the next such parting, only what shares its path is left.
             bits = distance.bit_length() - 1
             distance ^= 1 << bits
@@ -171,6 +180,9 @@ class RoutingTable(StockRoutingTable):
                 cut = bisect_left(live, nearer, first, last)
                 count += bisect_left(live, nearer + (1 << bits), cut, last) - cut
                 first, last = bisect_left(live, lower, first, cut), cut
+        if count < most and first < last:
+            within = target ^ than
+            count += sum(1 for long_id in live[first:last] if long_id ^ target < within)
         return count
 
     def lonely_buckets(self, now: float) -> list[KBucket]:  # type: ignore[override] # is told the time
@@ -370,6 +382,7 @@ class RoutingTable(StockRoutingTable):
     def _leave_live(self, at: int) -> None:
         del self._live[at], self._contacts[at], self._heard[at]
         self._reach = None
+        self.left += 1
 
     def _may_go(self, seat: Seat, now: float, *, replaced: bool) -> bool:
         if seat.failures < self._config.failures_to_go:

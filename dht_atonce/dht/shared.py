@@ -14,6 +14,8 @@ from dht_atonce.records import RecordParser
 
 __all__ = ["Shared"]
 
+_DEFAULTS = DhtConfig()
+
 
 class Shared:
     """One per node, whatever the number of address families.
@@ -21,6 +23,25 @@ class Shared:
     `no_seat`: nobody shall give us a seat (a seed, a short-lived command). `stores`: whether we keep records for
     others.
     """
+
+    __slots__ = (
+        "config",
+        "cookies",
+        "counters",
+        "host",
+        "known",
+        "network",
+        "no_seat",
+        "node_key",
+        "observed",
+        "parser",
+        "round_trips",
+        "sealer",
+        "skew",
+        "store",
+        "stores",
+        "unproved",
+    )
 
     def __init__(
         self,
@@ -33,7 +54,7 @@ class Shared:
         no_seat: bool = False,
         stores: bool = True,
     ) -> None:
-        config = config or DhtConfig()
+        config = config or _DEFAULTS
         self.host = host
         self.network = network
         self.node_key = node_key
@@ -44,7 +65,7 @@ class Shared:
         self.sealer = Sealer(node_key, network.network_id, config.max_pair_keys, host.cipher)
         self.cookies = CookieIssuer(host.rng, config.cookie_epoch_s)
         self.known = KnownAddresses(config)
-        self.round_trips = self.known
+        self.round_trips = self.known  # its older name
         self.unproved = UnprovedBudget(config, local=network.local)
         self.observed = ObservedAddress()
         self.skew = ClockSkew(config)

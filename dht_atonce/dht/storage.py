@@ -2,6 +2,7 @@
 
 import heapq
 from collections.abc import Iterator
+from itertools import islice
 from typing import NamedTuple
 
 from kademlia.storage import IStorage
@@ -53,15 +54,17 @@ class RecordStore(IStorage):
         self._farthest: list[tuple[int, bytes]] | None = None
         self.reach_bits = 0
         """All records lie nearer to us than 2 to the power of this."""
+        self.dropped = 0
+        """How many keys were forgotten so far."""
 
     @property
     def count(self) -> int:
         """Number of records held, with those that are over since the last `expire`."""
         return len(self._held)
 
-    def keys(self) -> list[bytes]:
-        """The keys of all records held."""
-        return list(self._held)
+    def keys(self, seen: int = 0) -> list[bytes]:
+        """The keys of all records held, in the order in which they came, without the first `seen`."""
+        return list(islice(self._held, seen, None))
 
     def get(self, key: bytes, default: AnyRecord | None = None) -> AnyRecord | None:
         """The record of `key` as held, over or not; `live` looks at the time."""
@@ -126,6 +129,7 @@ class RecordStore(IStorage):
     def _drop(self, key: bytes) -> None:
         del self._held[key]
         self._sooner.pop(key, None)
+        self.dropped += 1
 
     def _make_room(self, key: bytes, now: float) -> bool:
         """We are full: forget what is over, or else the farthest record. False if that would be the one of `key`."""

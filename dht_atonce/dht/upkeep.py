@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from dht_atonce.dht.contact import Contact
 from dht_atonce.dht.family import FamilyServer
-from dht_atonce.dht.handoff import HandOff
+from dht_atonce.dht.handoff import SCAN, HandOff, NearKeys
 from dht_atonce.dht.protocol import Answer
 from dht_atonce.dht.publishing import Publisher
 from dht_atonce.dht.routing import RoutingTable
@@ -34,7 +34,9 @@ class Upkeep:
     __slots__ = (
         "_hand_off",
         "_is_running",
+        "_is_settled",
         "_look_around_at",
+        "_near",
         "_own_id",
         "_publisher",
         "_refreshes",
@@ -52,9 +54,11 @@ class Upkeep:
         self._shared = shared
         self._servers = servers
         self._publisher = publisher
+        publisher.on_due = self.arm
         self._tasks = tasks
         self._own_id = int.from_bytes(shared.node_key.id, "big")
         self._hand_off = HandOff(shared.config)
+        self._near: dict[Family, NearKeys] = {}
         # (when, family, id to look up), the earliest first
         self._refreshes: list[tuple[float, Family, int]] = []
         self._look_around_at = math.inf
@@ -62,6 +66,7 @@ class Upkeep:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._is_running = False
+        self._is_settled = False
 
     def start(self) -> None:
         """Begin; a second call does nothing."""
@@ -80,22 +85,33 @@ class Upkeep:
     def on_joined(self) -> None:
         """We found our place."""
         self._look_around_at = self._shared.now() + self._shared.host.rng.uniform(0.5, 1.0) * _SETTLED_S
+        self._is_settled = False
         self.arm()
 
     def on_seated(self, contact: Contact) -> None:
         """`contact` newly got a seat."""
         if self._shared.no_seat:
             return
-        router, store = self._servers[contact.address.family].router, self._shared.store
-        bits = (contact.long_id ^ self._own_id).bit_length()
-        if bits > store.reach_bits and router.count_within(self._own_id, bits - 1) >= self._shared.network.k:
-            # All our records lie on our side of the tree, and so do k others: nobody has to look at each of them.
-            keys = self._publisher.own.wanting()
-        else:
-            keys = store.keys()
+        keys = self._keys_for(contact, self._servers[contact.address.family].router)
         if keys:
             self._hand_off.on_seated(contact, keys)
             self.arm()
+
+    def _keys_for(self, contact: Contact, router: RoutingTable) -> list[bytes]:
+        """The keys of all records that `contact` may be to have; most contacts are to have none."""
+        store, wanting = self._shared.store, self._publisher.own.wanting()
+        bits = (contact.long_id ^ self._own_id).bit_length()
+        if bits > store.reach_bits and router.count_within(self._own_id, bits - 1) >= self._shared.network.k:
+            # All our records lie on our side of the tree, and so do k others: nobody has to look at each of them.
+            return wanting
+        senders = self._shared.config.handoff_senders
+        if store.count > SCAN or self._shared.network.k <= senders:
+            return store.keys()  # looked at a few at a time
+        family = contact.address.family
+        if family not in self._near:
+            # The newcomer may be nearer than we are, and then sits there already.
+            self._near[family] = NearKeys(self._own_id, senders + 1)
+        return self._pick(contact, wanting + self._near[family].look(store, router))
 
     # --- the timer ---
 
@@ -130,7 +146,10 @@ class Upkeep:
         if now >= self._look_around_at:
             self._look_around_at = now + self._shared.host.rng.uniform(0.75, 1.0) * self._shared.config.refresh_s
             for server in self._servers.values():
-                self._tasks.start(server.bootstrap(server.nearest_to_us()), "look around")
+                # First for those who came when we did; later, to see who of our neighbours is still there.
+                looking = server.bootstrap(server.nearest_to_us()) if self._is_settled else server.look_around()
+                self._tasks.start(looking, "look around")
+            self._is_settled = True
         self._hand_over(now)
         for key, own in self._publisher.own.due(now):
             self._tasks.start(self._publisher.republish(key, own), "republish")

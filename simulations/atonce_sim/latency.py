@@ -1,11 +1,12 @@
 """How long a datagram takes from one host to another: models, as a scenario names them.
 
 Each is a pure function of the world's seed and the two hosts' numbers. A pair keeps its latency, in both directions:
-round trips that differ from pair to pair are what tells lookups apart; jitter is the network's (`reorder`).
+round trips that differ from pair to pair are what tells lookups apart; jitter is the network's (`reorder`). Only what
+was `measured` somewhere is drawn anew for each datagram: on one machine all pairs are alike, and each answer is not.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from statistics import NormalDist
 from typing import Annotated
 
@@ -14,7 +15,7 @@ from msgspec import Meta
 
 from atonce_sim.chance import fraction
 
-__all__ = ["Constant", "Globe", "Latency", "LogNormal", "OneWay", "Uniform", "mean_rtt_s", "one_way"]
+__all__ = ["Constant", "Globe", "Latency", "LogNormal", "Measured", "OneWay", "Uniform", "mean_rtt_s", "one_way"]
 
 OneWay = Callable[[int, int], float]
 """Seconds from one host to another, by their numbers."""
@@ -25,7 +26,8 @@ _EARTH_KM = 6371.0
 _KM_PER_S = 200_000.0  # light in glass
 _PAIRS = 2000  # over which the mean round trip is taken
 _NORMAL = NormalDist()
-_LATENCY, _LATITUDE, _LONGITUDE, _ACCESS, _PAIR = range(5)  # what a draw is for
+_STEPS = 1000  # between the quantiles that are kept of what was measured: its p99.9 is one of them
+_LATENCY, _LATITUDE, _LONGITUDE, _ACCESS, _PAIR, _MEASURED = range(6)  # what a draw is for
 
 
 class Constant(msgspec.Struct, frozen=True, tag_field="model", tag="constant", forbid_unknown_fields=True):
@@ -71,11 +73,45 @@ class Globe(msgspec.Struct, frozen=True, tag_field="model", tag="globe", forbid_
         )
 
 
-Latency = Constant | Uniform | LogNormal | Globe
+class Measured(msgspec.Struct, frozen=True, tag_field="model", tag="measured", forbid_unknown_fields=True):
+    """Round trips as they were measured somewhere, the same for all pairs, another draw for each datagram."""
+
+    rtt_ms: Annotated[tuple[Ms, ...], Meta(min_length=1)]
+    """Quantiles at equal steps, from the least to the greatest."""
+
+    @classmethod
+    def of(cls, rtts_s: Sequence[float]) -> "Measured":
+        """What was measured, in any order; at least one."""
+        ordered = sorted(rtts_s)
+        last = len(ordered) - 1
+        steps = min(_STEPS, last)
+        return cls(tuple(ordered[round(step * last / max(1, steps))] * 1000 for step in range(steps + 1)))
+
+    def rtt_s(self, share: float) -> float:
+        """The round trip that this share of all were below."""
+        at = share * (len(self.rtt_ms) - 1)
+        below = int(at)
+        low_ms = self.rtt_ms[below]
+        high_ms = self.rtt_ms[min(below + 1, len(self.rtt_ms) - 1)]
+        return (low_ms + (at - below) * (high_ms - low_ms)) / 1000
+
+    def delay_s(self, seed: int, source: int, to: int, number: int) -> float:
+        """Of datagram `number` from one host to another.
+
+        A whole round trip is spent on one way, and nothing on the other: two halves, each drawn for itself, would add
+        up to round trips with a thinner tail than was measured, whatever one did to the halves.
+        """
+        return self.rtt_s(fraction(_MEASURED, seed, source, to, number)) if source < to else 0.0
+
+    def __str__(self) -> str:
+        return f"round trips as measured, median {self.rtt_s(0.5) * 1000:.3g} ms, p99 {self.rtt_s(0.99) * 1000:.3g} ms"
+
+
+Latency = Constant | Uniform | LogNormal | Globe | Measured
 
 
 def one_way(model: Latency, seed: int) -> OneWay:
-    """The latencies of one world."""
+    """The latencies of one world; where each datagram has its own, their mean."""
     match model:
         case Constant():
             constant_s = model.one_way_ms / 1000
@@ -90,6 +126,9 @@ def one_way(model: Latency, seed: int) -> OneWay:
             )
         case Globe():
             return _Globe(model, seed)
+        case Measured():
+            mean_s = sum(model.rtt_ms) / len(model.rtt_ms) / 2000
+            return lambda _, __: mean_s
 
 
 def mean_rtt_s(between: OneWay, hosts: int) -> float:

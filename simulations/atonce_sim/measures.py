@@ -89,7 +89,7 @@ class StepMeasures:
         figures["lookups.local_stale_share"] = self.local_stale / self.local if self.local else None
         for share, name in ((0.5, "p50"), (0.9, "p90"), (0.99, "p99")):
             figures[f"lookup_s.{name}"] = seconds = quantile(self.lookup_s, share)
-            figures[f"lookup_rtts.{name}"] = seconds / mean_rtt_s if seconds is not None else None
+            figures[f"lookup_rtts.{name}"] = seconds / mean_rtt_s if seconds is not None and mean_rtt_s else None
             figures[f"publish_s.{name}"] = quantile(self.publish_s, share)
             figures[f"enter_s.{name}"] = quantile(self.enter_s, share)
         figures["requests_per_lookup"] = mean(self.requests)

@@ -12,6 +12,7 @@ from atonce_sim.world import VirtualHost, World
 
 __all__ = ["Life", "Population", "Settler"]
 
+_MAX_ENTRIES = 16
 _SKEW = 20  # what a draw is for
 
 
@@ -56,6 +57,14 @@ class Population:
     left: dict[Life, None] = field(default_factory=dict)
     space: KeySpace = field(default_factory=KeySpace)
     """The `NodeId`s of all who are up."""
+    _listed: list[Life] | None = None
+
+    @property
+    def present(self) -> list[Life]:
+        """All who are up, in the order in which they came; not to be changed."""
+        if self._listed is None:
+            self._listed = list(self.up)
+        return self._listed
 
     @property
     def lives(self) -> list[Life]:
@@ -79,6 +88,7 @@ class Population:
         self.crashed.pop(life, None)
         self.left.pop(life, None)
         self.up[life] = None
+        self._listed = None
         life.since_s = now
         life.serial += 1
         self.space.add(as_long(life.resident.node_id))
@@ -86,6 +96,7 @@ class Population:
     def on_down(self, life: Life, now: float, *, said_goodbye: bool) -> None:
         """It goes."""
         del self.up[life]
+        self._listed = None
         (self.left if said_goodbye else self.crashed)[life] = None
         life.up_s = life.span_s(now)
         life.since_s = None
@@ -96,6 +107,11 @@ class Population:
         """Its machine runs again; it is not started yet."""
         life.bytes_sent += life.resident.host.bytes_sent
         life.resident.host = self.world.restart(life.resident.host)
+
+    def entries(self, rng: random.Random) -> list[Resident]:
+        """Whom a seed would name to a newcomer: some that are up."""
+        up = self.present
+        return [life.resident for life in rng.sample(up, min(_MAX_ENTRIES, len(up)))]
 
     def pick(self, lives: Sequence[Life], share: float, rng: random.Random) -> list[Life]:
         """A share of them; at least one, if there is any and the share is not 0."""

@@ -81,7 +81,7 @@ class Recorder:
             words, message = (
                 (f"a frame of {len(seen.data)} B", None) if seen.kind == "frame" else self._describe(seen.data)
             )
-            if self._lookup is None or self._concerns_lookup(message):
+            if self._lookup is None or self._concerns_lookup(seen.kind, message):
                 self._write(seen, words)
 
     def _on_event(self, seen: Seen) -> None:
@@ -89,17 +89,20 @@ class Recorder:
         if self._lookup is None:
             if seen.host == self._watched:
                 self._write(seen, words)
-        elif seen.kind == "lookup" and words.startswith(f"{self._lookup} "):
-            self._write(seen, words)
-            _, word, rest = words.split(" ", 2)
-            # While it lasts we look through the eyes of the host that looks up; its search goes on behind the answer.
-            if word == "begins":
-                self._watched, self._key = seen.host, bytes.fromhex(rest)
+        elif seen.kind == "lookup":
+            number, word, rest = words.split(" ", 2)
+            if int(number) == self._lookup:
+                self._write(seen, words)
+                # While it lasts we look through the eyes of the host that looks up; its search goes on behind the
+                # answer.
+                if word == "begins":
+                    self._watched, self._key = seen.host, bytes.fromhex(rest)
+            elif word == "begins" and seen.host == self._watched and rest == self._key.hex():
+                self._key = b""  # what it asks from now on may be the other lookup's
 
-    def _concerns_lookup(self, message: Request | Reply | None) -> bool:
-        if isinstance(message, FindValue) and message.key == self._key:
+    def _concerns_lookup(self, kind: str, message: Request | Reply | None) -> bool:
+        if isinstance(message, FindValue) and kind != "arrived" and message.key == self._key:
             self._ids.add(message.request_id)
-            return True
         return message is not None and message.request_id in self._ids
 
     def _write(self, seen: Seen, words: str) -> None:

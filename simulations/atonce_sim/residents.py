@@ -5,7 +5,6 @@ by the code that runs in production; here it is only called.
 """
 
 import asyncio
-import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -24,7 +23,7 @@ from dht_atonce.identity import Identity, NodeKey
 from dht_atonce.peer import Peer
 from dht_atonce.records import GONE, ONLINE, PresenceRecord, ValueRecord, presence_key
 
-__all__ = ["Found", "Held", "NodeResident", "OnPublished", "PeerResident", "Resident", "entries_of"]
+__all__ = ["Found", "Held", "NodeResident", "OnPublished", "PeerResident", "Resident"]
 
 AnyRecord = PresenceRecord | ValueRecord
 OnPublished = Callable[["Resident", Said, float], None]
@@ -32,7 +31,6 @@ OnPublished = Callable[["Resident", Said, float], None]
 OnMessage = Callable[["Resident", bytes], None]
 
 ANY4 = ("0.0.0.0",)  # noqa: S104 # the virtual world has IPv4 only
-MAX_ENTRIES = 16  # contacts that a newcomer is given, as by a seed
 
 
 @dataclass(frozen=True, slots=True)
@@ -416,9 +414,3 @@ class PeerResident(_Ours):
             await self._peer.aclose()
         if self._reader is not None:
             await self._reader
-
-
-def entries_of(residents: Sequence[Resident], rng: random.Random) -> list[Resident]:
-    """Whom a seed would name to a newcomer: some that are up."""
-    up = [resident for resident in residents if resident.is_up and resident.host.has_joined]
-    return rng.sample(up, min(MAX_ENTRIES, len(up)))

@@ -2,11 +2,14 @@
 
 import re
 import tomllib
+from bisect import bisect_left
+from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec import inspect
 
 from atonce_sim.scenario import Churn, Lookups, Messages, Scenario, condition
 from dht_atonce.errors import ConfigError
@@ -15,6 +18,7 @@ __all__ = ["library", "load_scenario", "read_scenario"]
 
 _PATH = re.compile(r" - at `(?:key in )?\$?([^`]*)`")
 _PART = re.compile(r"\.([A-Za-z0-9_-]+)|\[(\d+|\.\.\.)\]")
+_CLOSINGS = ("", "]", "]]", '"""', "'''")  # what may be open at the end of a line
 
 
 def library() -> dict[str, str]:
@@ -55,10 +59,16 @@ def read_scenario(text: str, source: str) -> Scenario:
         words = str(error)
         found = _PATH.search(words)
         path = _parts(found[1]) if found else []
-        named = re.search(r"unknown field `([^`]*)`", words)
-        if named:
+        words = _PATH.sub("", words)
+        if named := re.search(r"unknown field `([^`]*)`", words):
+            words += f": Expected {_names(field.encode_name for field in _fields_at(raw, path))}"
             path.append(named[1])
-        raise ConfigError(_at(source, text, path, _PATH.sub("", words))) from None
+        elif words.startswith("Invalid value "):  # of what tells one kind of table from another
+            words += f": Expected {_names(str(kind.tag) for kind in _structs_at(raw, path[:-1]))}"
+        elif words.startswith("Invalid enum value "):
+            kinds = (field.type for field in _fields_at(raw, path[:-1]) if field.encode_name == path[-1])
+            words += f": Expected {_names(value for kind in kinds for value in _values(kind))}"
+        raise ConfigError(_at(source, text, path, words)) from None
     _check(scenario, text, source)
     return scenario
 
@@ -94,23 +104,85 @@ def _at(source: str, text: str, path: list[Any], words: str) -> str:
 
 
 def _line_of(text: str, path: list[Any]) -> int:
-    """The line that says what stands at `path`, or the last one that opens a table round it."""
-    best_line, best_depth = 1, 0
-    table: list[Any] = []
-    counts: dict[str, int] = {}
-    for number, raw in enumerate(text.splitlines(), 1):
-        line = raw.strip()
-        if header := re.match(r"\[\[\s*([\w.-]+)\s*\]\]", line):
-            counts[header[1]] = counts.get(header[1], -1) + 1
-            table = [*header[1].split("."), counts[header[1]]]
-            here = table
-        elif header := re.match(r"\[\s*([\w.-]+)\s*\]", line):
-            here = table = list(header[1].split("."))
-        elif key := re.match(r"([\w.-]+|\"[^\"]*\")\s*=", line):
-            here = [*table, *key[1].strip('"').split(".")]
-        else:
-            continue
-        depth = len(here) if here == path[: len(here)] else 0
-        if depth > best_depth:
-            best_line, best_depth = number, depth
-    return best_line
+    """The line that says what stands at `path`, or the first that opens what is round it."""
+    lines = text.split("\n")
+
+    def depth(count: int) -> int:
+        """How much of the path the first lines say."""
+        for end in range(count, 0, -1):
+            begin = "\n".join([*lines[:end], ""])
+            for closing in _CLOSINGS:
+                try:
+                    here: Any = tomllib.loads(begin + closing)
+                except tomllib.TOMLDecodeError:
+                    continue
+                for number, part in enumerate(path):
+                    try:
+                        here = here[part]
+                    except (LookupError, TypeError):
+                        return number
+                return len(path)
+        return 0
+
+    return max(1, bisect_left(range(len(lines) + 1), depth(len(lines)), key=depth))
+
+
+# --- what was expected ---
+
+
+def _structs_at(raw: Any, path: list[Any]) -> list[inspect.StructType]:
+    """The kinds of table of which one may stand at `path`."""
+    kinds = _structs(inspect.type_info(Scenario))
+    for part in path:
+        if isinstance(part, str):
+            kinds = [
+                struct for field in _fields(raw, kinds) if field.encode_name == part for struct in _structs(field.type)
+            ]
+        raw = raw[part]
+    return kinds
+
+
+def _fields_at(raw: Any, path: list[Any]) -> list[inspect.Field]:
+    kinds = _structs_at(raw, path)
+    for part in path:
+        raw = raw[part]
+    return _fields(raw, kinds)
+
+
+def _fields(raw: Any, kinds: list[inspect.StructType]) -> list[inspect.Field]:
+    """The keys that the table `raw` may have: those of its kind, its tag among them."""
+    fields: list[inspect.Field] = []
+    for kind in kinds:
+        if len(kinds) == 1 or raw.get(kind.tag_field) == kind.tag:
+            fields += kind.fields
+    return fields
+
+
+def _structs(info: inspect.Type) -> list[inspect.StructType]:
+    """All kinds of table in a type."""
+    match info:
+        case inspect.StructType():
+            return [info]
+        case inspect.UnionType():
+            return [struct for one in info.types for struct in _structs(one)]
+        case inspect.ListType():
+            return _structs(info.item_type)
+        case inspect.Metadata():
+            return _structs(info.type)
+        case _:
+            return []
+
+
+def _values(info: inspect.Type) -> list[str]:
+    """All words that a type allows."""
+    match info:
+        case inspect.LiteralType():
+            return [str(value) for value in info.values]
+        case inspect.UnionType():
+            return [value for one in info.types for value in _values(one)]
+        case _:
+            return []
+
+
+def _names(names: Iterator[str]) -> str:
+    return "one of " + ", ".join(f"`{name}`" for name in names)

@@ -27,7 +27,7 @@ from atonce_sim.results import Expectation, Invariants, ProfileLine, Run, Sample
 from atonce_sim.scenario import Scenario, condition
 from atonce_sim.stock import stock_world
 from atonce_sim.stock_residents import StockSettler
-from atonce_sim.stopwatch import Stopwatch, peak_rss_bytes, rss_bytes
+from atonce_sim.stopwatch import Stopwatch, peak_rss_bytes, rare_garbage, rss_bytes
 from atonce_sim.truth import Truth, Verdict
 from atonce_sim.workload import Workload, span_s, step_name
 from atonce_sim.world import EPOCH, VirtualHost, World
@@ -116,7 +116,7 @@ def simulate(
     watch = Stopwatch()
     simulation = _Simulation(options, on_progress, recorder)
     profiler = cProfile.Profile() if options.profile else None
-    with profiler or nullcontext(), simulation.stock_world():
+    with rare_garbage(), profiler or nullcontext(), simulation.stock_world():
         outcome = run_world(simulation.run())
     if _has_run:
         outcome.built_bytes = 0  # built in memory that the run before had left: how much, nobody knows
@@ -176,6 +176,7 @@ class _Simulation:
             self._inspector,
             peers=self._options.peers,
             kill_seeds=self._kill_seeds,
+            has_stormed=lambda: self._stock is not None and self._stock.budget.spent_at_s is not None,
         )
         sampler = loop.create_task(self._sample_regularly(), name="sampler")
         try:

@@ -5,9 +5,10 @@ virtual clock and the world's seed; a protocol that counts its requests; keys th
 so that both kinds of node use the same key space. Nothing of it is mended.
 """
 
+import asyncio
 import logging
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -37,7 +38,7 @@ class Budget:
         self.limit = limit
         self.sent = 0
         self.spent_at_s: float | None = None
-        """When the last one was sent; None: it was not."""
+        """When the first one was refused; None: none was."""
 
     def take(self, now: float) -> bool:
         """Whether one more may be sent."""
@@ -52,16 +53,17 @@ class Budget:
 class Lookup:
     """What one `get` did, seen from outside."""
 
-    def __init__(self) -> None:
+    def __init__(self, known: Iterable[bytes] = ()) -> None:
         self.requests = 0
         self.hops = 0
         """Length of the referral chain to the first node that had the value; a contact of the own table is 1."""
-        self._chain: dict[bytes, int] = {}
+        # Others name our own contacts too: that does not put them further away.
+        self._chain = dict.fromkeys(known, 1)
 
     def ask(self, node_id: bytes) -> int:
         """A request goes to this node; gives how far it is."""
         self.requests += 1
-        return self._chain.get(node_id, 1)
+        return self._chain[node_id]
 
     def on_answer(self, hops: int, answer: object) -> None:
         """A node that is `hops` away answered with a value, or with others."""
@@ -83,6 +85,15 @@ class _CountingProtocol(KademliaProtocol):
         super().__init__(source_node, storage, ksize)
         self._budget = budget
         self._count = count
+        self._stopped = False
+
+    def stop(self) -> None:
+        """End what waits for an answer, as the end of a process would: no task or timer of this node is left."""
+        self._stopped = True
+        for future, timer in list(self._outstanding.values()):
+            timer.cancel()
+            future.cancel()
+        self._outstanding.clear()
 
     def __getattr__(self, name: str) -> Any:
         call = super().__getattr__(name)  # type: ignore[misc] # rpcudp's: an attribute that is missing is a remote call
@@ -91,6 +102,10 @@ class _CountingProtocol(KademliaProtocol):
     def _counted(self, call: Any) -> Any:
         def request(address: Any, *args: Any) -> Any:
             loop = self.transport._loop
+            if self._stopped:
+                dead = loop.create_future()
+                dead.cancel()
+                return dead
             if not self._budget.take(loop.time()):
                 refused = loop.create_future()
                 refused.set_result((False, None))
@@ -111,13 +126,26 @@ class _CountingProtocol(KademliaProtocol):
         return result
 
 
+class _Server(kademlia.network.Server):
+    """Stock's; its hourly refresh runs in a task that nobody awaits, and may fail in it."""
+
+    failed_refreshes = 0
+
+    async def _refresh_table(self) -> None:
+        try:
+            await super()._refresh_table()
+        except ValueError:  # max() of nobody, as in `set`; it refreshes again in an hour
+            self.failed_refreshes += 1
+
+
 class StockNode:
     """A `kademlia.network.Server` on one virtual host."""
 
     def __init__(self, host: VirtualHost, ksize: int, node_id: bytes, budget: Budget) -> None:
         self.host = host
         self.requests = 0
-        self.server = kademlia.network.Server(ksize=ksize, node_id=node_id)
+        self._is_stopped = False
+        self.server = _Server(ksize=ksize, node_id=node_id)
         self.server.protocol_class = lambda node, storage, k: _CountingProtocol(node, storage, k, budget, self._on_sent)
         self.address = Address(host.ip, 0)
 
@@ -137,7 +165,11 @@ class StockNode:
 
     async def bootstrap(self, addresses: list[tuple[str, int]]) -> int:
         """Join through these. Gives how many nodes were found."""
-        return len(await self.server.bootstrap(addresses))
+        try:
+            return len(await self.server.bootstrap(addresses))
+        except asyncio.CancelledError:
+            self._unless_stopped()
+            return 0
 
     def neighbours(self) -> list[tuple[str, int]]:
         """Where to join again after a restart."""
@@ -149,27 +181,42 @@ class StockNode:
             return bool(await self.server.set_digest(key, value))
         except ValueError:  # max() of nobody: all whom it asked are dead
             return False
+        except asyncio.CancelledError:
+            self._unless_stopped()
+            return False
 
     async def get(self, key: bytes) -> tuple[bytes | None, bool, Lookup]:
         """`Server.get` without its hash of the name: the value, whether it was in the own store, and how it went."""
-        lookup = Lookup()
         held = self.server.storage.get(key)
         if held is not None:
-            return held, True, lookup
+            return held, True, Lookup()
         node = Node(key)
-        nearest = self.server.protocol.router.find_neighbors(node)
+        nearest: list[Node] = self.server.protocol.router.find_neighbors(node)
+        lookup = Lookup(contact.id for contact in nearest)
         if not nearest:
             return None, False, lookup
         token = _lookup.set(lookup)
         try:
             crawl = ValueSpiderCrawl(self.server.protocol, node, nearest, self.server.ksize, self.server.alpha)
             return await crawl.find(), False, lookup
+        except asyncio.CancelledError:
+            self._unless_stopped()
+            return None, False, lookup
         finally:
             _lookup.reset(token)
 
     def stop(self) -> None:
-        """Close the socket and its timers."""
+        """Close the socket; whoever waits for a lookup gets nothing. No task or timer of it is left."""
+        self._is_stopped = True
         self.server.stop()
+        if self.server.protocol is not None:
+            self.server.protocol.stop()
+
+    def _unless_stopped(self) -> None:
+        """Called while a cancellation is handled: let it pass if it was meant for the caller and not for this node."""
+        task = asyncio.current_task()
+        if not self._is_stopped or (task is not None and task.cancelling()):
+            raise asyncio.CancelledError
 
     def seats(self) -> list[tuple[bytes, Address]]:
         """Whom its table holds."""

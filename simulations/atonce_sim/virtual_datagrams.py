@@ -45,9 +45,11 @@ class VirtualDatagrams:
         self._ports = Ports()
 
     def open(self, bind: Address, on_datagram: OnDatagram) -> DatagramSocket:
-        sockets = self._host.world.sockets
+        # What still runs on a dead machine is given something that looks like a socket.
+        sockets = self._host.world.sockets if not self._host.is_down else {}
         address = self._ports.take(bind, self._host.ip, sockets.__contains__)
         socket = sockets[address] = VirtualSocket(self._host, address, on_datagram)
+        self._host.bound.add(address)
         return socket
 
 

@@ -31,9 +31,11 @@ class VirtualLinks:
         self._links: dict[VirtualLink, None] = {}
 
     def listen(self, bind: Address, on_link: OnLink) -> LinkPort:
-        address = self._numbers.take(bind, self._host.ip, self._world.ports.__contains__)
-        port = VirtualPort(self._host, address, self._key, on_link)
-        self._world.ports[address] = port
+        # What still runs on a dead machine is given something that looks like a port.
+        ports = self._world.ports if not self._host.is_down else {}
+        address = self._numbers.take(bind, self._host.ip, ports.__contains__)
+        port = ports[address] = VirtualPort(self._host, address, self._key, on_link)
+        self._host.bound.add(address)
         self._ports.append(port)
         return port
 
@@ -43,11 +45,16 @@ class VirtualLinks:
         if other is None:  # no such address: the nearest router says so
             await asyncio.sleep(world.latency_s * 2)
             raise LinkError(f"nobody listens at {address}")
-        if not world.delivers(host.ip, address.ip) or not world.delivers(address.ip, host.ip):
+        rtt_s = world.wires.between(host.number, other.number) * 2
+        answers = rtt_s <= timeout_s and _joined(host, other)
+        if answers:
+            # TCP's round trip. CURVE's own are left out: a run counts what the layers above do.
+            await asyncio.sleep(rtt_s)
+            timeout_s -= rtt_s
+            answers = _joined(host, other)
+        if not answers:
             await asyncio.sleep(timeout_s)
             raise LinkError(f"{address} does not answer")
-        # TCP's round trip. CURVE's own are left out: a run counts what the layers above do.
-        await asyncio.sleep(world.wires.between(host.number, other.number) * 2)
         port = world.ports.get(address)
         if port is None:
             raise LinkError(f"nobody listens at {address}")
@@ -68,6 +75,16 @@ class VirtualLinks:
             port.close()
         for link in list(self._links):
             link.close()
+
+
+def _passes(source: "VirtualHost", to: "VirtualHost") -> bool:
+    """Whether anything passes between these two; a machine that runs again is not the one that crashed."""
+    return not source.is_down and not to.is_down and source.world.delivers(source.ip, to.ip)
+
+
+def _joined(one: "VirtualHost", other: "VirtualHost") -> bool:
+    """Whether all passes, both ways."""
+    return _passes(one, other) and _passes(other, one)
 
 
 class VirtualPort:
@@ -154,8 +171,7 @@ class VirtualLink:
 
     def is_whole(self) -> bool:
         """Whether heartbeats would pass, both ways."""
-        ours, theirs = self._host.ip, self._peer_host.ip
-        return not self.other.is_closed and self._world.delivers(ours, theirs) and self._world.delivers(theirs, ours)
+        return not self.other.is_closed and _joined(self._host, self._peer_host)
 
     def on_cut(self) -> None:
         """What lies between the two may have been cut or mended."""
@@ -172,7 +188,7 @@ class VirtualLink:
     def _dispatch(self, body: bytes | None) -> None:
         """Have the other end hear `body`, or the end of the link, unless the two are cut off."""
         host, to, now = self._host, self._peer_host, self._loop._now
-        if not self._world.delivers(host.ip, to.ip):
+        if not _passes(host, to):
             return
         if body is not None:
             host.bytes_sent += len(body)
@@ -190,7 +206,7 @@ class VirtualLink:
 
     def _deliver(self, body: bytes | None) -> None:
         self._in_flight -= 1
-        if not self._world.delivers(self._host.ip, self._peer_host.ip):
+        if not _passes(self._host, self._peer_host):
             self.other.on_cut()  # it went down with the cable
         elif body is None:
             self.other._end("closed by the other side")
@@ -211,7 +227,7 @@ class VirtualLink:
         self.is_closed = True
         self.home.pop(self, None)
         self._world.links.pop(self, None)
-        if not self._world.delivers(self._host.ip, self._peer_host.ip):
+        if not _passes(self._host, self._peer_host):
             self.other.on_cut()  # nobody tells it that we closed
 
     def _end(self, reason: str) -> None:

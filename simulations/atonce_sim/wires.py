@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from atonce_sim.chance import fraction
-from atonce_sim.latency import Constant, Latency, OneWay, one_way
+from atonce_sim.latency import Constant, Latency, Measured, OneWay, one_way
 
 __all__ = ["Conditions", "Wires"]
 
@@ -66,17 +66,20 @@ class Wires:
     def arrivals(self, source: int, to: int, size: int, now: float) -> tuple[float, ...]:
         """After how many seconds a datagram arrives: once as a rule, never or twice."""
         conditions = self.conditions
-        delay = self.between(source, to)
+        measured = conditions.latency if isinstance(conditions.latency, Measured) else None
+        delay = 0.0 if measured is not None else self.between(source, to)
         if conditions.uplink_bytes_s:
             queued_s = self._queue(source, size, now)
             if queued_s is None:
                 return ()
             delay += queued_s
-        if not (conditions.loss or conditions.duplication or conditions.reordering):
+        if not (conditions.loss or conditions.duplication or conditions.reordering or measured is not None):
             return (delay,)
         number = self._carried.get((source, to), 0)
         self._carried[source, to] = number + 1
         what = (self._seed, source, to, number)
+        if measured is not None:
+            delay += measured.delay_s(*what)
         if conditions.loss and fraction(_LOST, *what) < conditions.loss:
             return ()
         if conditions.reordering and fraction(_LATE, *what) < conditions.reordering:

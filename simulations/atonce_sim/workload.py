@@ -8,7 +8,7 @@ from typing import Any
 from atonce_sim.inspection import Inspector
 from atonce_sim.measures import Measures
 from atonce_sim.population import Life, Population
-from atonce_sim.residents import PeerResident, Resident, entries_of
+from atonce_sim.residents import PeerResident, Resident
 from atonce_sim.scenario import (
     Churn,
     Crash,
@@ -78,6 +78,7 @@ class Workload:
         *,
         peers: int,
         kill_seeds: Callable[[], list[VirtualHost]],
+        has_stormed: Callable[[], bool] = lambda: False,
     ) -> None:
         self._world = world
         self._population = population
@@ -86,6 +87,7 @@ class Workload:
         self._inspector = inspector
         self._peers = peers
         self._kill_seeds = kill_seeds
+        self._has_stormed = has_stormed  # then nothing that is measured means anything any more
         self._seeds: list[VirtualHost] = []
         self._rng = random.Random(0)
         self._step = ""
@@ -163,7 +165,7 @@ class Workload:
         for measures in self._measures.of(self._step):
             measures.wanted += 1
         for attempt in range(_TRIES):
-            entries = entries_of(self._population.residents, self._rng)
+            entries = self._population.entries(self._rng)
             try:
                 await resident.start(entries)
             except AtOnceError as error:
@@ -245,7 +247,7 @@ class Workload:
         """One lookup that leaves its node. In a small network many do not: those are counted apart, and others are
         drawn in their place."""
         for _ in range(_DRAWS):
-            who = self._any_of(list(self._population.up))
+            who = self._any_of(self._population.present)
             if who is None:
                 return
             if of == "nobody":
@@ -271,7 +273,7 @@ class Workload:
         population = self._population
         match of:
             case "live":
-                return list(population.up)
+                return population.present
             case "crashed":
                 return list(population.crashed)
             case "left":
@@ -280,13 +282,8 @@ class Workload:
                 return population.lives
 
     def _any_of(self, lives: Sequence[Life], other_than: Life | None = None) -> Life | None:
-        for _ in range(4):
-            if not lives:
-                return None
-            life = lives[self._rng.randrange(len(lives))]
-            if life is not other_than:
-                return life
-        return None
+        others = [life for life in lives if life is not other_than]
+        return others[self._rng.randrange(len(others))] if others else None
 
     async def _look_up(self, who: Life, key: bytes, owner: Resident | None, *, fresh: bool) -> bool:
         """Whether the own store answered."""
@@ -296,7 +293,7 @@ class Workload:
         host = who.resident.host
         self._say("lookup", host.number, f"{number} begins {key.hex()}")
         found = await who.resident.find(key, owner, fresh=fresh)
-        if who.serial != serial:
+        if who.serial != serial or self._has_stormed():
             return False  # it died meanwhile, and nobody is there to be told
         verdict = self._truth.judge(said, found.answer, EPOCH + asyncio.get_running_loop().time())
         words = f"{number} ends {verdict.value} after {found.elapsed_s * 1000:.1f} ms, {found.requests} requests, "
@@ -316,8 +313,8 @@ class Workload:
         sent: dict[bytes, tuple[Life, int]] = {}
 
         async def send(number: int) -> None:
-            who = self._any_of(list(self._population.up))
-            to = self._any_of(list(self._population.up), other_than=who)
+            who = self._any_of(self._population.present)
+            to = self._any_of(self._population.present, other_than=who)
             if who is None or to is None:
                 return
             data = b"message %d" % number
@@ -376,7 +373,7 @@ class Workload:
             pause_s = begin + moment - loop.time()
             if pause_s > 0:
                 await asyncio.sleep(pause_s)
-            if self._failed:
+            if self._failed or self._has_stormed():
                 break
             task = loop.create_task(one(item), name=f"step {self._step}")
             running.add(task)

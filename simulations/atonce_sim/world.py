@@ -6,7 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from atonce_sim.latency import Constant
 from atonce_sim.loop import VirtualLoop
@@ -20,6 +20,7 @@ from dht_atonce.disk import Disk, FolderDisk
 from dht_atonce.endpoints import Address
 from dht_atonce.host import Host
 from dht_atonce.identity import Identity
+from dht_atonce.memo import Memo
 
 __all__ = ["EPOCH", "VirtualHost", "World"]
 
@@ -94,6 +95,8 @@ class World:
         self.unreachable: set[str] = _CutOff(self._tell_links)
         """Addresses of hosts that are cut off: nothing leaves or reaches them."""
         self.cipher = cipher
+        self.memo: Memo[Any, Any] = Memo(_MEMO)
+        """Verified records, which all hosts share."""
         self._sides: dict[str, int] = {}
         self._blocked: set[tuple[int, int]] = set()
         self._numbers = 0
@@ -116,10 +119,10 @@ class World:
     def crash(self, host: "VirtualHost") -> None:
         """The machine is dead: nothing is said, and whatever of it still runs reaches nobody and writes nothing."""
         host.is_down = True
-        for address in [address for address in self.sockets if address.ip == host.ip]:
-            del self.sockets[address]
-        for address in [address for address in self.ports if address.ip == host.ip]:
-            del self.ports[address]
+        for bound in host.bound:
+            self.sockets.pop(bound, None)
+            self.ports.pop(bound, None)
+        host.bound.clear()
         host.cut_disks()
         self.trace.event(self.loop.time(), "crash", host.number, host.ip)
         self._tell_links()
@@ -261,6 +264,8 @@ class VirtualHost(Host):
         self.bytes_sent = 0
         """UDP payload, and frames of links."""
         self.datagrams_sent = 0
+        self.bound: set[Address] = set()
+        """Where its sockets and ports are, or were."""
         self._disks: list[VirtualDisk] = []
         super().__init__(
             links=self._links,
@@ -268,6 +273,7 @@ class VirtualHost(Host):
             datagrams=VirtualDatagrams(self),
             disk=self._disk,
             cipher=world.cipher,
+            memo=world.memo,
             resolver=_LITERALS,
             offload=_INLINE,
             rng=random.Random(f"{world.seed}/{number}" + (f"/{boot}" if boot else "")),

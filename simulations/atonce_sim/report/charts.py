@@ -2,27 +2,32 @@
 
 import io
 import math
+import re
+import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from atonce_sim.report.labels import COLOURS, labels
+from atonce_sim.report.labels import COLOURS, labels, number
 from atonce_sim.results import Run
 
 __all__ = ["Chart", "charts"]
 
 _POINTS = 400  # of a curve
+_TIMELINES = 4
+_MARKERS = ("o", "s", "^", "D")
 _WIDE, _NARROW = (9.0, 3.6), (5.6, 3.6)
 _INK = "#7a7f87"  # axes and words: legible on white and on near black
-_VERDICTS = (("correct", "#009E73"), ("stale", "#E69F00"), ("failed", "#D55E00"), ("wrong", "#000000"))
+_VERDICTS = (("correct", "#009E73"), ("stale", "#E69F00"), ("failed", "#D55E00"), ("wrong", "#AA3377"))
 
 _STYLE: dict[Any, Any] = {
     "svg.hashsalt": "atonce",  # the same picture has the same bytes
     "svg.fonttype": "none",
+    "text.parse_math": False,  # a dollar in a name is a dollar
     "font.family": "sans-serif",
     "font.size": 9.5,
     "axes.spines.top": False,
@@ -63,8 +68,13 @@ def charts(runs: Sequence[Run]) -> list[Chart]:
         _seed_load,
         _profile,
     ]
-    with mpl.rc_context(_STYLE):
-        return [chart for maker in makers if (chart := maker(named)) is not None]
+    with mpl.rc_context(), warnings.catch_warnings():
+        mpl.rcdefaults()  # whatever the reader's own matplotlibrc says
+        mpl.rcParams.update(_STYLE)
+        # The reader's browser has the fonts; matplotlib only measures with its own.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        drawn = [chart for maker in makers if (chart := maker(named)) is not None]
+    return [replace(chart, svg=_for_page(chart.svg, f"p{index}")) for index, chart in enumerate(drawn)]
 
 
 def _latency(named: list[tuple[str, Run, str]]) -> Chart | None:
@@ -93,7 +103,7 @@ def _latency(named: list[tuple[str, Run, str]]) -> Chart | None:
     if len(rtts) == 1:
         rtt_ms = rtts.pop() * 1000
         axes.axvline(rtt_ms, color=_INK, linestyle=":", linewidth=1)
-        axes.annotate(" one mean round trip", (rtt_ms, 4), color=_INK, fontsize=8)
+        axes.annotate("one mean round trip", (rtt_ms, 102), color=_INK, fontsize=8, ha="center", annotation_clip=False)
     axes.set_xlabel("lookup took, simulated ms")
     axes.set_ylabel("% of lookups as quick as that")
     axes.set_ylim(0, 101)
@@ -108,20 +118,35 @@ def _latency(named: list[tuple[str, Run, str]]) -> Chart | None:
 
 
 def _over_size(named: list[tuple[str, Run, str]]) -> Chart | None:
-    by_kind: dict[str, dict[int, Run]] = {}
-    for _, run, _ in named:
+    by_kind: dict[str, dict[int, tuple[Run, str]]] = {}
+    for _, run, colour in named:
         if run.summary.hops.mean is not None:
-            by_kind.setdefault(f"{run.summary.scenario}, {run.summary.node}", {})[run.summary.peers] = run
+            by_kind.setdefault(f"{run.summary.scenario}, {run.summary.node}", {})[run.summary.peers] = (run, colour)
     if max((len(sizes) for sizes in by_kind.values()), default=0) < 2:
         return None
     figure = Figure(figsize=_WIDE)
     left, right = figure.subplots(1, 2)
-    for (kind, sizes), colour in zip(by_kind.items(), COLOURS, strict=False):
+    guide = sorted({count for sizes in by_kind.values() for count in sizes})
+    left.plot(guide, [math.log2(count) for count in guide], ":", color=_INK, alpha=0.5, label="log2 of the size")
+    for (kind, sizes), marker in zip(by_kind.items(), _MARKERS * len(by_kind), strict=False):
         peers = sorted(sizes)
-        summaries = [sizes[count].summary for count in peers]
-        left.plot(peers, [s.hops.mean for s in summaries], "o-", color=colour, label=f"{kind}: mean")
-        left.plot(peers, [s.hops.p99 for s in summaries], "o--", color=colour, alpha=0.5, label=f"{kind}: p99")
-        right.plot(peers, [s.requests_per_lookup for s in summaries], "o-", color=colour, label=kind)
+        drawn = [sizes[count] for count in peers]
+        left.plot(
+            peers, [run.summary.hops.mean for run, _ in drawn], "-", color=_INK, marker=marker, label=f"{kind}: mean"
+        )
+        left.plot(
+            peers,
+            [_or_gap(run.summary.hops.p99) for run, _ in drawn],
+            "--",
+            color=_INK,
+            alpha=0.6,
+            label=f"{kind}: p99",
+        )
+        asked = [_or_gap(run.summary.requests_per_lookup) for run, _ in drawn]
+        right.plot(peers, asked, "-", color=_INK, marker=marker, label=kind)
+        for (run, colour), count, requests in zip(drawn, peers, asked, strict=True):
+            left.plot(count, run.summary.hops.mean, marker, color=colour, markersize=8)
+            right.plot(count, requests, marker, color=colour, markersize=8)
     for axes, words in ((left, "hops"), (right, "requests per lookup")):
         axes.set_xscale("log")
         _plain_ticks(axes.xaxis)
@@ -134,17 +159,18 @@ def _over_size(named: list[tuple[str, Run, str]]) -> Chart | None:
         "What does a larger network cost?",
         _svg(figure),
         "Hops: how often an asker was referred on until it reached a node that had the record (1: it knew that node). "
-        "Kademlia promises that hops grow with the logarithm of the size, which is a straight line here.",
+        "Kademlia promises that hops grow no faster than the logarithm of the size: the dotted line.",
     )
 
 
 def _success(named: list[tuple[str, Run, str]]) -> Chart | None:
-    drawn = [(name, run) for name, run, _ in named if len(run.samples) > 1][:4]
+    drawn = [(name, run, colour) for name, run, colour in named if len(run.samples) > 1]
     if not drawn:
         return None
+    left_out, drawn = len(drawn) - _TIMELINES, drawn[:_TIMELINES]
     figure = Figure(figsize=(9.0, 2.6 * len(drawn) + 0.5))
     grid = figure.subplots(len(drawn), 1, squeeze=False)[:, 0]
-    for axes, (name, run) in zip(grid, drawn, strict=True):
+    for axes, (name, run, own) in zip(grid, drawn, strict=True):
         times = [sample.at_s for sample in run.samples]
         widths = [at - before for at, before in zip(times, [0.0, *times], strict=False)]
         asked = [sum(getattr(sample, verdict) for verdict, _ in _VERDICTS) for sample in run.samples]
@@ -165,8 +191,8 @@ def _success(named: list[tuple[str, Run, str]]) -> Chart | None:
         axes.set_ylabel("% of lookups")
         _phases(axes, run)
         live = axes.twinx()
-        live.plot(times, [sample.live for sample in run.samples], color=COLOURS[0], linewidth=1.6)
-        live.set_ylabel("peers that are up", color=COLOURS[0])
+        live.plot(times, [sample.live for sample in run.samples], color=own, linewidth=1.6)
+        live.set_ylabel("peers that are up", color=own)
         live.set_ylim(bottom=0)
         live.grid(visible=False)
         axes.set_title(name, loc="left", fontsize=9.5, pad=16)
@@ -178,7 +204,8 @@ def _success(named: list[tuple[str, Run, str]]) -> Chart | None:
         "Who is found, and when?",
         _svg(figure),
         "Coloured bars: what became of the lookups that ended in each interval (no bar: there were none). The line: "
-        "how many peers were up (right axis). The names above say what the scenario was doing.",
+        "how many peers were up (right axis). The names above say what the scenario was doing."
+        + (f" Left out: {left_out} more runs, which samples.csv has." if left_out > 0 else ""),
     )
 
 
@@ -187,12 +214,19 @@ def _health(named: list[tuple[str, Run, str]]) -> Chart | None:
     if not drawn:
         return None
     figure = Figure(figsize=(9.0, 3.4))
-    measures = (
+    measures = [
         ("neighbours_known", 100, "neighbours known, %"),
         ("dead_seats", 100, "dead contacts, % of seats"),
         ("seats_mean", 1, "contacts per node"),
-    )
-    for axes, (field, factor, words) in zip(figure.subplots(1, 3), measures, strict=True):
+    ]
+    measures = [
+        measure
+        for measure in measures
+        if any(getattr(sample, measure[0]) is not None for _, run, _ in drawn for sample in run.samples)
+    ]
+    if not measures:
+        return None
+    for axes, (field, factor, words) in zip(figure.subplots(1, len(measures), squeeze=False)[0], measures, strict=True):
         for name, run, colour in drawn:
             points = [(s.at_s, getattr(s, field) * factor) for s in run.samples if getattr(s, field) is not None]
             if points:
@@ -248,15 +282,24 @@ def _seed_load(named: list[tuple[str, Run, str]]) -> Chart | None:
         return None
     figure = Figure(figsize=_NARROW)
     axes = figure.add_subplot()
-    places = range(len(drawn))
-    peers = [sum(run.node_bytes_s) / len(run.node_bytes_s) for _, run, _ in drawn]
-    seeds = [sum(run.seed_bytes_s) / len(run.seed_bytes_s) for _, run, _ in drawn]
-    axes.bar([place - 0.18 for place in places], peers, width=0.34, color=COLOURS[0], label="a peer, on average")
-    axes.bar([place + 0.18 for place in places], seeds, width=0.34, color=COLOURS[1], label="a seed")
-    axes.set_xticks(list(places), [name for name, _, _ in drawn], fontsize=8)
-    axes.set_ylabel("bytes sent per second")
-    axes.legend(fontsize=8)
-    axes.grid(visible=False, axis="x")
+    figure.set_size_inches(5.6, 0.9 + 0.9 * len(drawn))
+    ticks = []
+    for place, (name, run, colour) in enumerate(drawn):
+        ordered = sorted(run.node_bytes_s)
+        bars = (
+            (f"{name}: a seed", max(run.seed_bytes_s)),
+            ("a busy peer (p99)", ordered[max(0, math.ceil(0.99 * len(ordered)) - 1)]),
+            ("a peer, on average", sum(ordered) / len(ordered)),
+        )
+        for row, (words, value) in enumerate(bars):
+            ticks.append((4 * place + row, words))
+            axes.barh(4 * place + row, value, color=colour, alpha=1 if row == 0 else 0.55)
+            axes.annotate(f" {number(value)}", (value, 4 * place + row), va="center", fontsize=8)
+    axes.set_yticks([at for at, _ in ticks], [words for _, words in ticks], fontsize=8)
+    axes.invert_yaxis()
+    axes.margins(x=0.12)
+    axes.set_xlabel("bytes sent per second")
+    axes.grid(visible=False, axis="y")
     shares = [run.summary.seed_share for _, run, _ in drawn if run.summary.seed_share is not None]
     share = f" Peers that were in sent seeds {max(shares):.3%} of all bytes of their own accord." if shares else ""
     return Chart(
@@ -268,14 +311,14 @@ def _seed_load(named: list[tuple[str, Run, str]]) -> Chart | None:
 
 
 def _profile(named: list[tuple[str, Run, str]]) -> Chart | None:
-    profiled = [(name, run) for name, run, _ in named if run.profile]
+    profiled = [(name, run, colour) for name, run, colour in named if run.profile]
     if not profiled:
         return None
-    name, run = profiled[-1]
+    name, run, own = profiled[-1]
     lines = run.profile[::-1]
     figure = Figure(figsize=(7.5, 0.28 * len(lines) + 0.9))
     axes = figure.add_subplot()
-    axes.barh([line.where for line in lines], [100 * line.share for line in lines], color=COLOURS[0], alpha=0.8)
+    axes.barh([line.where for line in lines], [100 * line.share for line in lines], color=own, alpha=0.8)
     axes.set_xlabel("% of CPU time")
     axes.grid(visible=False, axis="y")
     figure.tight_layout()
@@ -297,6 +340,8 @@ def _phases(axes: Any, run: Run) -> None:
     free_from = -math.inf
     for phase, begin, end in spans:
         axes.axvline(begin, color=_INK, linewidth=0.6, alpha=0.6)
+        if spans.index((phase, begin, end)) % 2:
+            axes.axvspan(begin, end, color=_INK, alpha=0.08, linewidth=0, zorder=0)
         width = 0.0085 * len(phase) * whole
         if begin >= free_from and end - begin > width * 0.4:
             axes.text(begin, 105.5, f" {phase}", fontsize=7.5, va="bottom")
@@ -309,6 +354,8 @@ def _legend(axes: Any, count: int) -> None:
 
 
 def _plain_ticks(axis: Any) -> None:
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 300 else (1,)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
 
@@ -318,3 +365,15 @@ def _svg(figure: Figure) -> str:
     figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     return text[text.index("<svg") :]
+
+
+def _or_gap(value: float | None) -> float:
+    """A line is interrupted where nothing was measured."""
+    return math.nan if value is None else value
+
+
+def _for_page(svg: str, prefix: str) -> str:
+    """Inside a page: names of its own, and no style that would hold for all of the page."""
+    svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
+    names = r'(\bid="|href="#|url\(#)'
+    return re.sub(r"<[^>]*>", lambda tag: re.sub(names, rf"\g<1>{prefix}-", tag[0]), svg)  # in tags, not in words

@@ -34,6 +34,7 @@ def number(value: float | None, digits: int = 3) -> str:
     """`value` with about so many digits that count, for people; a dash for None."""
     if value is None:
         return "–"
+    value = float(f"{value:.{digits}g}") if abs(value) < 10**digits else value  # 999.6 is 1,000, not 1e+03
     if value == int(value) and abs(value) < 1e15:
         return f"{int(value):,}"
     if abs(value) >= 10**digits:

@@ -30,7 +30,7 @@ def page(runs: Sequence[Run]) -> str:
         title=f"@Once: {', '.join(scenarios)}",
         scenarios=", ".join(scenarios),
         questions=list(dict.fromkeys(run.question for run in runs)),
-        answer=_answer(runs),
+        answers=_answers(runs),
         verdict=_verdict(runs),
         crypto_off="all runs" if len(off) == len(runs) > 1 else "; ".join(off),
         expectations=_expectations(runs),
@@ -44,6 +44,7 @@ def page(runs: Sequence[Run]) -> str:
             for name, run in zip(names, runs, strict=True)
             for words in run.broken[:_MOST_BROKEN]
         ],
+        unlisted=sum(max(0, run.summary.invariants.broken - len(run.broken[:_MOST_BROKEN])) for run in runs),
         runs=[
             {
                 "name": name,
@@ -57,8 +58,18 @@ def page(runs: Sequence[Run]) -> str:
     )
 
 
+def _answers(runs: Sequence[Run]) -> list[str]:
+    """One for each scenario."""
+    by_scenario: dict[str, list[Run]] = {}
+    for run in runs:
+        by_scenario.setdefault(run.summary.scenario, []).append(run)
+    if len(by_scenario) == 1:
+        return [_answer(runs)]
+    return [f"{scenario}: {_answer(group)}" for scenario, group in by_scenario.items()]
+
+
 def _answer(runs: Sequence[Run]) -> str:
-    """In a sentence or two, from the largest run of ours."""
+    """In a few sentences, from the largest run of ours; a smaller one that did worse is not passed over."""
     ours = [run for run in runs if run.summary.node == "ours"] or list(runs)
     summary = max(ours, key=lambda run: run.summary.peers).summary
     who = (
@@ -76,6 +87,13 @@ def _answer(runs: Sequence[Run]) -> str:
         if summary.lookup_s.p99 is not None:
             words += f", 99 of 100 within {summary.lookup_s.p99 * 1000:,.0f} ms"
     words += "."
+    asked = [run.summary for run in ours if run.summary.lookups.attempted]
+    worst = min(asked, key=lambda one: one.lookups.correct / one.lookups.attempted)
+    if worst.lookups.correct * lookups.attempted < lookups.correct * worst.lookups.attempted:
+        words += (
+            f" The worst of {len(ours)} runs, {worst.peers:,} peers with seed {worst.seed}: "
+            f"{worst.lookups.correct:,} of {worst.lookups.attempted:,}."
+        )
     messages = summary.messages
     if messages.sent:
         words += (
@@ -96,6 +114,8 @@ def _verdict(runs: Sequence[Run]) -> dict[str, str]:
         parts = [f"{missed} expectation{'s' * (missed != 1)} did not hold"] * bool(missed)
         parts += [f"{broken:,} looks found a rule broken"] * bool(broken)
         return {"kind": "bad", "words": "; ".join(parts)}
+    if not all(run.summary.held for run in ours):
+        return {"kind": "bad", "words": "a run is marked as not held, and does not say why"}
     if known:
         return {
             "kind": "known",
@@ -132,6 +152,7 @@ def _known(runs: Sequence[Run]) -> list[str]:
 def _figures(runs: Sequence[Run]) -> list[dict[str, Any]]:
     rows: list[tuple[str, Callable[[Summary], str]]] = [
         ("peers", lambda s: f"{s.peers:,}"),
+        ("seed number", lambda s: str(s.seed)),
         ("node, level, crypto", lambda s: f"{s.node}, {s.level}, {s.crypto if s.node == 'ours' else 'none'}"),
         ("lookups correct", lambda s: f"{s.lookups.correct:,} of {s.lookups.attempted:,}"),
         ("stale / failed / wrong", lambda s: f"{s.lookups.stale:,} / {s.lookups.failed:,} / {s.lookups.wrong:,}"),
@@ -140,7 +161,7 @@ def _figures(runs: Sequence[Run]) -> list[dict[str, Any]]:
         ("in mean round trips", lambda s: _three(s.lookup_rtts)),
         ("requests per lookup", lambda s: number(s.requests_per_lookup)),
         ("hops, mean / p99", lambda s: f"{number(s.hops.mean)} / {number(s.hops.p99)}"),
-        ("publish p50 / p99, ms", lambda s: f"{_ms(s.publish_s.p50)} / {_ms(s.publish_s.p99)}"),
+        ("publish p50 / p90 / p99, ms", lambda s: _three(s.publish_s, 1000)),
         ("replicas at the k nearest", lambda s: number(s.replicas_mean)),
         ("messages delivered (lost, doubled)", lambda s: _messages(s)),
         ("bytes per node and second, mean / p99", lambda s: _two(s.bytes_per_node_s)),
@@ -172,7 +193,7 @@ def _ratios(runs: Sequence[Run]) -> list[dict[str, Any]]:
             (ours.lookup_s.p99, other.lookup_s.p99),
             (ours.requests_per_lookup, other.requests_per_lookup),
             (_share(ours), _share(other)),
-            (ours.bytes_per_node_s["mean"], other.bytes_per_node_s["mean"]),
+            (ours.bytes_per_node_s.get("mean"), other.bytes_per_node_s.get("mean")),
         ]
         values = [number(one / two) if one is not None and two else "–" for one, two in pairs]
         rows.append({"peers": f"{ours.peers:,}, crypto {ours.crypto}", "names": names, "cells": values})
@@ -196,8 +217,4 @@ def _three(quantiles: Any, factor: float = 1.0) -> str:
 
 
 def _two(values: dict[str, float | None]) -> str:
-    return f"{number(values['mean'])} / {number(values['p99'])}"
-
-
-def _ms(value: float | None) -> str:
-    return number(None if value is None else value * 1000)
+    return f"{number(values.get('mean'))} / {number(values.get('p99'))}"

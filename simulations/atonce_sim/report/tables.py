@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from atonce_sim.report.labels import labels
-from atonce_sim.results import Run
+from atonce_sim.results import Run, Sample
 
 __all__ = ["tables"]
 
@@ -20,14 +20,19 @@ def tables(runs: Sequence[Run]) -> dict[str, str]:
     summaries = [flat(msgspec.to_builtins(run.summary)) for run in runs]
     samples = [{"run": name, **msgspec.to_builtins(sample)} for name, run in named for sample in run.samples]
     return {
-        "summary.csv": _csv(summaries),
-        "samples.csv": _csv(samples),
-        "lookups.csv": _csv({"run": name, "seconds": value} for name, run in named for value in run.lookup_s),
+        "summary.csv": _csv([], [{"run": name, **row} for name, row in zip(names, summaries, strict=True)]),
+        "samples.csv": _csv(["run", *Sample.__struct_fields__], samples),
+        "lookups.csv": _csv(
+            ["run", "seconds"], ({"run": name, "seconds": value} for name, run in named for value in run.lookup_s)
+        ),
         "nodes.csv": _csv(
-            {"run": name, "kind": kind, "bytes_per_s": value}
-            for name, run in named
-            for kind, values in (("peer", run.node_bytes_s), ("seed", run.seed_bytes_s))
-            for value in values
+            ["run", "kind", "bytes_per_s"],
+            (
+                {"run": name, "kind": kind, "bytes_per_s": value}
+                for name, run in named
+                for kind, values in (("peer", run.node_bytes_s), ("seed", run.seed_bytes_s))
+                for value in values
+            ),
         ),
     }
 
@@ -43,13 +48,14 @@ def flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def _csv(rows: Iterable[dict[str, Any]]) -> str:
+def _csv(columns: list[str], rows: Iterable[dict[str, Any]]) -> str:
+    """`columns` first, then whatever else a row has: no two runs need have the same."""
     rows = list(rows)
+    columns = list(dict.fromkeys([*columns, *(key for row in rows for key in row)]))
     text = io.StringIO()
-    if rows:
-        writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({key: _tame(value) for key, value in row.items()} for row in rows)
+    writer = csv.DictWriter(text, fieldnames=columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: _tame(value) for key, value in row.items()} for row in rows)
     return text.getvalue()
 
 
