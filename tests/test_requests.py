@@ -63,7 +63,7 @@ async def test_an_answer_to_the_second_try_counts_but_measures_nothing() -> None
     answers: list[Reply | None] = [None, pong()]
     slow.answers = lambda _request, _source: answers.pop(0)
     assert await asked(node, slow.contact) is not None
-    assert node.shared.round_trips.timeout_s(slow.contact) == DhtConfig().first_timeout_s
+    assert node.shared.known.timeout_s(slow.contact) == DhtConfig().first_timeout_s
     assert protocol(node).router.find_neighbors(0) == [slow.contact]
     await close(node)
 

@@ -1,34 +1,73 @@
-"""Each scenario of the library at a small size: what it expects holds, or is marked as known not to hold yet."""
+"""Each scenario of the library at a small size: its rules hold, and so does what it expects.
+
+The sizes are as small as still makes most nodes ask others: with k = 20, whoever is one of thirty holds nearly all
+records itself. What is known not to hold at such a size and seed is marked in the scenario's own file; what is not
+marked there yet is marked here.
+"""
+
+import functools
 
 import pytest
 
+from atonce_sim.results import Run
 from atonce_sim.scenario_file import library, load_scenario
 from atonce_sim.simulation import Options, simulate
 
 SIZES = {
-    "scaling": [60],
-    "churn": [30],
-    "mass-death": [60],
-    "loss": [40],
-    "partition-heal": [40],
-    "seed-dies": [40],
+    "churn": [40],
     "clock-skew": [40],
     "cold-start-1-2-3": [1, 2, 3],
-    "flash-crowd": [60],
+    "flash-crowd": [40],
+    "loss": [40],
+    "mass-death": [80],
+    "partition-heal": [40],
     "restart-everyone": [40],
+    "scaling": [80],
+    "seed-dies": [40],
 }
+RUNS = [(name, peers) for name, sizes in SIZES.items() for peers in sizes]
+
+NOT_YET = {
+    ("churn", 40): "nobody looks yet whether those in its table live: seats of the dead stay (dead_seats)",
+    ("mass-death", 80): "a fresh lookup waits for the dead, one after another (fresh.lookup_rtts.p99)",
+    ("partition-heal", 40): "two halves that grow together do not repair yet (together.lookups.correct_share)",
+}
+"""What the scenario's expectations do not find at this size, and why."""
 
 
-def test_every_scenario_is_tried() -> None:
+@functools.cache
+def the_run(name: str, peers: int) -> Run:
+    _, scenario = load_scenario(name)
+    return simulate(Options(name, name, scenario, peers, level=scenario.level))
+
+
+def test_all_of_the_library_is_here() -> None:
     assert set(SIZES) == set(library())
 
 
-@pytest.mark.parametrize(("name", "peers"), [(name, peers) for name, sizes in SIZES.items() for peers in sizes])
-def test_a_scenario_holds_at_a_small_size(name: str, peers: int) -> None:
-    _, scenario = load_scenario(name)
-    run = simulate(Options(name, name, scenario, peers, level=scenario.level))
+@pytest.mark.parametrize(("name", "peers"), RUNS)
+def test_no_rule_is_broken_and_much_was_looked_at(name: str, peers: int) -> None:
+    run = the_run(name, peers)
     assert run.broken == []
+    summary = run.summary
+    assert summary.invariants.broken == 0
+    assert summary.invariants.checked > 50 * peers
+    assert summary.lookups.wrong == 0
+    assert summary.messages.lost == summary.messages.doubled == 0
+    # Of few peers everybody holds everything: only what nobody ever said is asked of others.
+    assert summary.lookups.attempted >= (20 if peers <= 3 else peers)
+
+
+@pytest.mark.parametrize(
+    ("name", "peers"),
+    [
+        pytest.param(
+            *run, marks=[pytest.mark.xfail(raises=AssertionError, strict=True, reason=NOT_YET[run])] * (run in NOT_YET)
+        )
+        for run in RUNS
+    ],
+)
+def test_what_it_expects_holds(name: str, peers: int) -> None:
+    run = the_run(name, peers)
     assert [expectation for expectation in run.expectations if not expectation.held] == []
     assert run.summary.held
-    assert run.summary.invariants.checked > 100 or peers < 3
-    assert run.summary.lookups.attempted >= 10 or peers < 3

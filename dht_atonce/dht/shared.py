@@ -35,7 +35,6 @@ class Shared:
         "node_key",
         "observed",
         "parser",
-        "round_trips",
         "sealer",
         "skew",
         "store",
@@ -65,7 +64,6 @@ class Shared:
         self.sealer = Sealer(node_key, network.network_id, config.max_pair_keys, host.cipher)
         self.cookies = CookieIssuer(host.rng, config.cookie_epoch_s)
         self.known = KnownAddresses(config)
-        self.round_trips = self.known  # its older name
         self.unproved = UnprovedBudget(config, local=network.local)
         self.observed = ObservedAddress()
         self.skew = ClockSkew(config)

@@ -38,7 +38,7 @@ class Member:
         self.node = DhtNode(identity, host=host, network=network, node_key=node_key)
         shared = self.node.shared
         self._known = _Listening(shared.config)
-        shared.known = shared.round_trips = self._known
+        shared.known = self._known
         self._crawls: list[Crawl] = []
 
     @property
