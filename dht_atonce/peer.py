@@ -83,6 +83,7 @@ class Peer:
         self._asked_network: NetworkConfig | None = None
         self._clock_is_wrong = False
         self._seated = asyncio.Event()
+        self._started = asyncio.Event()  # our sockets are bound, or never will be
         self._closed = False
         self._status = ONLINE
         self.entry: Entry | None = None
@@ -163,6 +164,7 @@ class Peer:
         if self._closed:
             return
         self._closed = True
+        self._started.set()
         await self._tasks.aclose()
         if self._node is not None and self.record is not None and not self._transient:
             try:
@@ -260,7 +262,15 @@ class Peer:
 
     def messages(self) -> AsyncIterator[Message]:
         """Messages from others, as they come; ends when this peer is closed. The sender is verified."""
-        return self._messages.messages()
+        if self._closed:
+            raise PeerClosed("this peer is closed")
+        return self._read()
+
+    async def _read(self) -> AsyncIterator[Message]:
+        await self._started.wait()  # who keeps trying may not know its network yet
+        if self._messenger is not None:
+            async for message in self._messenger.messages():
+                yield message
 
     # --- inside: coming in ---
 
@@ -346,6 +356,7 @@ class Peer:
                 counters=self.counters,
             )
             self._messenger = messenger
+            self._started.set()
             if not self._transient:
                 self._ports = await listen_links(messenger.listen, self._listen, port, state.tcp_port)
                 if state.network != network:

@@ -898,3 +898,30 @@ def test_a_peer_says_how_it_is() -> None:
             await one.set_status("back")
 
     virtual(main())
+
+
+def test_who_keeps_trying_may_wait_for_messages_before_it_knows_its_network() -> None:
+    async def main() -> None:
+        async with Village() as village:
+            url = (await village.open_seed()).url()
+            village.world.unreachable.add(url.host)
+            late = await Peer.open(seeds=[url], host=village.world.host(), listen=ANY4, keep_trying=True)
+            got: list[bytes] = []
+
+            async def read() -> None:
+                async for message in late.messages():
+                    got.append(message.data)
+
+            reader = asyncio.create_task(read(), name="reader")
+            await asyncio.sleep(5)
+            assert not reader.done()
+            village.world.unreachable.clear()
+            one = await village.open_peer()
+            await asyncio.sleep(60)
+            await one.send(late.id, b"welcome")
+            await asyncio.sleep(1)
+            assert got == [b"welcome"]
+            await late.aclose()
+            await reader
+
+    virtual(main())

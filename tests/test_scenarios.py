@@ -54,3 +54,11 @@ def test_what_it_expects_holds(name: str, peers: int) -> None:
     run = the_run(name, peers)
     assert [expectation for expectation in run.expectations if not expectation.held] == []
     assert run.summary.held
+
+
+@pytest.mark.parametrize(("peers", "messages"), [(1, 0), (2, 40), (3, 40)])
+def test_in_a_network_of_two_or_three_each_step_does_all_that_it_says(peers: int, messages: int) -> None:
+    # Who picks a partner picks another one, and never gives up because it picked itself.
+    name, scenario = load_scenario("cold-start-1-2-3")
+    counts = simulate(Options(name, name, scenario, peers, seed=5, level="peer")).summary.messages
+    assert (counts.sent, counts.delivered) == (messages, messages)

@@ -1,11 +1,15 @@
 """What happens to what is under way: loss, doubles, delays, uplinks."""
 
+import asyncio
 from statistics import fmean
 
 import pytest
+from support_peers import now, virtual
+from test_world import linked
 
 from atonce_sim.latency import Constant, Uniform
 from atonce_sim.wires import Conditions, Wires
+from atonce_sim.world import World
 
 MANY = 5000
 
@@ -135,6 +139,25 @@ def test_frames_share_the_uplink_with_datagrams_and_wait_for_their_turn() -> Non
     assert on.frame_delay_s(1, 2, 20_000, 1, 0.0) == pytest.approx(2.02)
     assert on.arrivals(1, 2, 1000, 0.0) == ()  # the datagram is dropped
     assert on.frame_delay_s(1, 2, 1000, 2, 0.0) == pytest.approx(2.12)  # the frame is not
+
+
+def test_frames_arrive_all_and_in_order_however_many_are_lost_under_way() -> None:
+    async def main() -> None:
+        _, _, ours, theirs = await linked(World(loss=0.3, latency_s=0.02))
+        sent_at = {}
+        for number in range(200):
+            sent_at[b"%d" % number] = now()
+            ours.link.send(b"%d" % number)
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(60)
+        assert theirs.frames == list(sent_at)
+        delays = [came_at - sent_at[frame] for came_at, frame in theirs.heard]
+        assert min(delays) == pytest.approx(0.02)
+        late = sum(delay > 0.03 for delay in delays) / len(delays)
+        assert late > 0.3  # those that were lost, and those that waited for them
+        assert max(delays) > 0.2
+
+    virtual(main())
 
 
 def test_conditions_are_told_in_words() -> None:
