@@ -145,7 +145,7 @@ class Demo(Process):
 def test_a_demo_as_a_process(tmp_path: Path) -> None:
     with Demo(tmp_path, "--peers", "8", "--json") as demo:
         outcome: Outcome = demo.ends(90)
-        assert (outcome.code, outcome.err) == (0, "")
+        assert (outcome.code, outcome.err) == (0, ""), outcome.out[-3000:]
         demo.leaves_nothing()
     *steps, summary = outcome.objects
     assert {step["event"] for step in steps} == {"step", "progress", "phase"}
