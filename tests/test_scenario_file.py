@@ -275,7 +275,8 @@ LAYOUTS = {
         "[[expect]]\nthat = 'x'\nis = '== 0'\n[[expect.known_to_fail]]\npeers = 1\nseed = 's' # here\nissue = 'a'\n"
     ),
     "an expectation between steps": (
-        HEAD + "[[expect]]\nthat = 'x'\nis = '== 0'\n[[steps]]\ndo = 'heal'\n[[expect]]\nthat = 'x'\nis = 'no' # here\n"
+        HEAD
+        + "[[expect]]\nthat = 'hops.p99'\nis = '== 0'\n[[steps]]\ndo = 'heal'\n[[expect]]\nthat = 'x'\nis = 'no' # here\n"
     ),
     "line ends of another system": (HEAD + "[[steps]]\ndo = 'wait'\ns = -5 # here\n").replace("\n", "\r\n"),
     "no line end at the end": HEAD + "[[steps]]\ndo = 'wait'\ns = -5 # here",
@@ -334,3 +335,20 @@ def test_what_is_no_condition(text: str) -> None:
 
 def test_a_condition_knows_its_parts() -> None:
     assert condition(">= 0.5") == Condition(">=", 0.5)
+
+
+@pytest.mark.parametrize("that", ["lookups.corect", "after.seed_share", "before.lookups.correct", "after."])
+def test_a_figure_that_does_not_exist_is_told_before_the_run(that: str) -> None:
+    text = f"""question = "?"
+[[steps]]
+do = "lookups"
+name = "after"
+count = 1
+[[expect]]
+that = "{that}"
+is = "== 1"
+"""
+    with pytest.raises(ConfigError, match=r"mine\.toml, line 7 .*Expected a figure"):
+        read_scenario(text, "mine.toml")
+    for good in ("lookups.correct", "after.lookups.correct", "seed_share"):
+        read_scenario(text.replace(that, good), "mine.toml")

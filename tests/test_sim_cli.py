@@ -188,7 +188,7 @@ def test_an_expectation_that_does_not_hold_gives_1(tmp_path: Path) -> None:
 
 
 def test_what_was_not_measured_does_not_hold(tmp_path: Path) -> None:
-    text = TOWN + '[[expect]]\nthat = "lokups.attempted"\nis = ">= 0"\n'
+    text = TOWN + '[[expect]]\nthat = "messages.delivered_share"\nis = ">= 0"\n'
     outcome = atonce("sim", "run", write(tmp_path, text), "--json")
     assert outcome.code == 1
     assert outcome.objects[-1]["expectations"][1]["measured"] == "not measured"
@@ -324,3 +324,8 @@ def test_an_interrupt_ends_it_at_once_with_130(tmp_path: Path, command: str) -> 
     assert outcome.code == 130
     assert outcome.error.startswith("interrupted; it begins anew with: atonce sim run ")
     assert all(line.get("event") == "step" for line in outcome.objects)
+
+
+def test_a_stock_run_alone_is_judged_as_any_other(tmp_path: Path) -> None:
+    text = TOWN + '[[expect]]\nthat = "lookups.attempted"\nis = "< 0"\n'
+    assert atonce("sim", "run", write(tmp_path, text), "--node", "stock", "--json").code == 1

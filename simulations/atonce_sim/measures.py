@@ -9,7 +9,7 @@ from atonce_sim.residents import Found
 from atonce_sim.results import Hops, LookupCounts, MessageCounts, Quantiles
 from atonce_sim.truth import Verdict
 
-__all__ = ["Measures", "StepMeasures", "mean", "quantile", "quantiles"]
+__all__ = ["RUN_FIGURES", "STEP_FIGURES", "Measures", "StepMeasures", "mean", "quantile", "quantiles"]
 
 
 def quantile(values: Sequence[float], share: float) -> float | None:
@@ -100,6 +100,20 @@ class StepMeasures:
         figures["messages.lost"], figures["messages.doubled"] = self.lost, self.doubled
         figures["messages.unknown"] = self.unknown
         return figures
+
+
+STEP_FIGURES = frozenset(StepMeasures().figures(1.0))
+"""What an expectation may name of one step, and of the whole run."""
+RUN_FIGURES = STEP_FIGURES | {
+    "bytes_per_node_s.mean",
+    "bytes_per_node_s.p50",
+    "dead_seats",
+    "neighbours_known",
+    "replicas_mean",
+    "seats_mean",
+    "seed_share",
+}
+"""What it may name of the whole run."""
 
 
 class Measures:

@@ -5,6 +5,7 @@ by the code that runs in production; here it is only called.
 """
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -62,8 +63,6 @@ class Resident(Protocol):
     key: bytes
     """Where its presence lies in the DHT, 20 B."""
     is_up: bool
-    has_left: bool
-    """It said goodbye, or was told to."""
     on_published: OnPublished | None
 
     @property
@@ -114,7 +113,7 @@ class Resident(Protocol):
         """Queues and tables that are beyond their bounds, in words."""
 
 
-class _Ours:
+class _Ours(ABC):
     """What both kinds share: they stand on a `DhtNode`."""
 
     host: VirtualHost
@@ -127,7 +126,6 @@ class _Ours:
         self.network = network
         self.node = None
         self.is_up = False
-        self.has_left = False
         self.on_published: OnPublished | None = None
         self._past_requests = 0
         self._verified = b""
@@ -184,8 +182,9 @@ class _Ours:
         return True
 
     @property
+    @abstractmethod
     def identity(self) -> Identity:
-        raise NotImplementedError
+        """Whose presence it publishes."""
 
     def forget(self) -> None:
         if not self.is_up:
@@ -259,7 +258,7 @@ class NodeResident(_Ours):
         )
         self.adopt(node, self)
         self._incarnations = (node.incarnation, *self._incarnations)[:8]
-        self.is_up, self.has_left = True, False
+        self.is_up = True
         self._port = (await node.listen(self._port)).port
         contacts = [entry.contact for entry in entries if isinstance(entry, NodeResident)]
         answered = await node.join(self._saved or contacts)
@@ -280,7 +279,6 @@ class NodeResident(_Ours):
         raise NotImplementedError("a node of the DHT sends no messages")
 
     async def leave(self) -> None:
-        self.has_left = True
         try:
             await self._publish(GONE)
         finally:
@@ -350,7 +348,6 @@ class PeerResident(_Ours):
         return self._node_id
 
     async def start(self, entries: Sequence[Resident]) -> None:
-        self.has_left = False
         loop = asyncio.get_running_loop()
         times: dict[str, float] = {}
 
@@ -393,7 +390,6 @@ class PeerResident(_Ours):
         await self.peer.send(to.peer.id, data)
 
     async def leave(self) -> None:
-        self.has_left = True
         self.is_up = False
         await self.peer.aclose()
         self.world.crash(self.host)  # nothing of it is left that could speak

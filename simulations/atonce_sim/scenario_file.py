@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import inspect
 
+from atonce_sim.measures import RUN_FIGURES, STEP_FIGURES
 from atonce_sim.scenario import Churn, Lookups, Messages, Scenario, condition
 from dht_atonce.errors import ConfigError
 
@@ -90,6 +91,13 @@ def _check(scenario: Scenario, text: str, source: str) -> None:
             condition(expect.is_)
         except ValueError as error:
             raise ConfigError(_at(source, text, ["expect", index, "is"], f"Expected a condition: {error}")) from None
+        named = [step.name for step in scenario.steps if step.name and expect.that.startswith(f"{step.name}.")]
+        known, figure = RUN_FIGURES, expect.that
+        if expect.that not in known and named:
+            known, figure = STEP_FIGURES, expect.that.removeprefix(f"{max(named, key=len)}.")
+        if figure not in known:
+            words = f"Expected a figure, or NAME.figure of a step with that name, not `{expect.that}`; figures are "
+            raise ConfigError(_at(source, text, ["expect", index, "that"], words + ", ".join(sorted(known))))
 
 
 def _parts(path: str) -> list[Any]:

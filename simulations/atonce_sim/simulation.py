@@ -19,7 +19,7 @@ from atonce_sim.inspection import Inspector
 from atonce_sim.keyspace import as_long
 from atonce_sim.latency import mean_rtt_s
 from atonce_sim.loop import run as run_world
-from atonce_sim.measures import Measures, mean, quantile, quantiles
+from atonce_sim.measures import RUN_FIGURES, Measures, mean, quantile, quantiles
 from atonce_sim.population import Population, Settler
 from atonce_sim.replay import Recorder
 from atonce_sim.residents import ANY4, NodeResident, PeerResident, Resident
@@ -214,10 +214,9 @@ class _Simulation:
             self._seeds.append(await SeedServer.open(network=self._network, listen=ANY4, host=host))
         return _PeerSettler(self._world, self._network, [server.url() for server in self._seeds])
 
-    def _kill_seeds(self) -> list[VirtualHost]:
+    def _kill_seeds(self) -> None:
         for host in self._seed_hosts:
             self._world.crash(host)
-        return self._seed_hosts
 
     def _on_problem(self, _: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
         """Something raised behind everybody's back."""
@@ -383,6 +382,7 @@ class _Simulation:
         figures["bytes_per_node_s.p50"] = quantile(outcome.node_bytes_s, 0.5)
         for name, measures in self._measures.steps.items():
             figures |= {f"{name}.{what}": figure for what, figure in measures.figures(rtt_s).items()}
+        assert set(figures) >= RUN_FIGURES
         expectations = []
         for expect in options.scenario.expect:
             measured = figures.get(expect.that)

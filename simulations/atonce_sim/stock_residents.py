@@ -43,7 +43,6 @@ class StockResident:
         self.host = host
         self.key = presence_key(network, Identity.generate(host.rng).id)
         self.is_up = False
-        self.has_left = False
         self.on_published: OnPublished | None = None
         self._world = world
         self._network = network
@@ -108,7 +107,6 @@ class StockResident:
         raise NotImplementedError("stock kademlia sends no messages")
 
     async def leave(self) -> None:
-        self.has_left = True
         self.crash()
 
     def crash(self) -> None:

@@ -74,7 +74,6 @@ class VirtualSocket:
             return
         size = len(data)
         world.datagrams += 1
-        host.datagrams_sent += 1
         host.bytes_sent += size
         other = world.hosts.get(to.ip)
         now = self._loop._now

@@ -26,7 +26,7 @@ from atonce_sim.scenario import (
     Wait,
 )
 from atonce_sim.truth import Said, Truth, Verdict
-from atonce_sim.world import EPOCH, VirtualHost, World
+from atonce_sim.world import EPOCH, World
 from dht_atonce.errors import AtOnceError, DeliveryUnknown
 
 __all__ = ["Workload", "span_s", "step_name"]
@@ -77,7 +77,7 @@ class Workload:
         inspector: Inspector,
         *,
         peers: int,
-        kill_seeds: Callable[[], list[VirtualHost]],
+        kill_seeds: Callable[[], None],
         has_stormed: Callable[[], bool] = lambda: False,
     ) -> None:
         self._world = world
@@ -88,7 +88,6 @@ class Workload:
         self._peers = peers
         self._kill_seeds = kill_seeds
         self._has_stormed = has_stormed  # then nothing that is measured means anything any more
-        self._seeds: list[VirtualHost] = []
         self._rng = random.Random(0)
         self._step = ""
         self._lookup = 0
@@ -106,28 +105,28 @@ class Workload:
             case Wait():
                 await asyncio.sleep(step.s)
             case Update():
-                picked = self._population.pick(list(self._population.up), step.share, self._rng)
+                picked = self._population.pick(self._population.present, step.share, self._rng)
                 await self._over(step.over_s, picked, self._update)
             case Lookups():
                 await self._lookups(step)
             case Messages():
                 await self._messages(step)
             case Crash():
-                for life in self._population.pick(list(self._population.up), step.share, self._rng):
+                for life in self._population.pick(self._population.present, step.share, self._rng):
                     self._crash(life)
             case Leave():
-                picked = self._population.pick(list(self._population.up), step.share, self._rng)
+                picked = self._population.pick(self._population.present, step.share, self._rng)
                 await self._over(step.over_s, picked, self._leave)
             case Restart():
                 gone = [*self._population.crashed, *self._population.left]
                 picked = self._population.pick(gone, step.share, self._rng)
                 await self._over(step.over_s, picked, self._come_back)
             case KillSeeds():
-                self._seeds = self._kill_seeds()
+                self._kill_seeds()
             case Churn():
                 await self._churn(step)
             case Partition():
-                picked = self._population.pick(list(self._population.up), step.share, self._rng)
+                picked = self._population.pick(self._population.present, step.share, self._rng)
                 second = [life.resident.host for life in picked]
                 self._say("partition", -1, f"{len(second)} on the second side")
                 self._world.partition([[], second], one_way=step.one_way)

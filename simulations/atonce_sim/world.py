@@ -263,7 +263,6 @@ class VirtualHost(Host):
         """Said by whoever runs a peer on it."""
         self.bytes_sent = 0
         """UDP payload, and frames of links."""
-        self.datagrams_sent = 0
         self.bound: set[Address] = set()
         """Where its sockets and ports are, or were."""
         self._disks: list[VirtualDisk] = []
