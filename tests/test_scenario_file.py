@@ -275,8 +275,8 @@ LAYOUTS = {
         "[[expect]]\nthat = 'x'\nis = '== 0'\n[[expect.known_to_fail]]\npeers = 1\nseed = 's' # here\nissue = 'a'\n"
     ),
     "an expectation between steps": (
-        HEAD
-        + "[[expect]]\nthat = 'hops.p99'\nis = '== 0'\n[[steps]]\ndo = 'heal'\n[[expect]]\nthat = 'x'\nis = 'no' # here\n"
+        HEAD + "[[expect]]\nthat = 'hops.p99'\nis = '== 0'\n[[steps]]\ndo = 'heal'\n"
+        "[[expect]]\nthat = 'x'\nis = 'no' # here\n"
     ),
     "line ends of another system": (HEAD + "[[steps]]\ndo = 'wait'\ns = -5 # here\n").replace("\n", "\r\n"),
     "no line end at the end": HEAD + "[[steps]]\ndo = 'wait'\ns = -5 # here",
