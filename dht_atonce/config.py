@@ -69,13 +69,17 @@ class DhtConfig:
 
     alpha: int = 4
     """Requests of one lookup in flight that are not late."""
+    eager_alpha: int = 8
+    """The same of one that many must have answered before it is of any use: `fresh=True`, and publishing."""
     first_timeout_s: float = 0.5
-    """Retransmission timeout towards a node whose round trips are not known."""
+    """Retransmission timeout towards a node whose round trips are not known, while nobody's are."""
     min_timeout_s: float = 0.1
     max_timeout_s: float = 1.5
     tries: int = 2
     hedge_factor: float = 2.0
     """A request is late after this many times the 75th percentile of recent round trips."""
+    stranger_factor: float = 1.5
+    """A retransmission timeout, in times of lateness, towards a node whose own round trips are not known."""
     min_hedge_s: float = 0.005
     first_hedge_s: float = 0.25
     """Lateness before any round trip was seen."""
@@ -84,6 +88,11 @@ class DhtConfig:
     publish_max_requests: int = 300
     agreement: int = 8
     """`fresh=True` waits until this many of the nodes nearest to the key have answered (or k, if that is less)."""
+    region: float = 0.75
+    """Records are stored at all nodes that are nearer to the key than this many times k nodes ought to reach, and these
+    are asked before absence is believed: the k nearest may all be somebody's who chose their ids."""
+    scouted: int = 4
+    """Of each search for those in the region who are crowded out of the nearest, so many must answer."""
     max_outstanding: int = 4096
     """Requests that wait for an answer, of the whole node."""
     max_pair_keys: int = 4096

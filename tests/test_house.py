@@ -66,8 +66,10 @@ PURE = [
         for name in (
             "buckets",
             "budget",
+            "candidates",
             "contact",
             "cookies",
+            "density",
             "handoff",
             "lookup",
             "operations",

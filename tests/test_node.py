@@ -363,9 +363,9 @@ async def test_fresh_finds_the_newest_and_mends_those_who_missed_it() -> None:
 async def test_a_goodbye_is_found_as_one() -> None:
     nodes = await start_nodes(World(seed=9), 10)
     owner = nodes[0]
-    assert (await say(owner, "online")).confirmed == LOCAL.k
+    assert (await say(owner, "online")).confirmed >= LOCAL.k
     assert {await found(node, owner) for node in nodes} == {"online"}
-    assert (await say(owner, GONE)).confirmed == LOCAL.k
+    assert (await say(owner, GONE)).confirmed >= LOCAL.k
     assert {await found(node, owner, fresh=True) for node in nodes} == {GONE}
     # The old record, brought back by somebody who was away, changes nothing.
     key = presence_key(LOCAL, owner.identity.id)

@@ -41,7 +41,18 @@ def test_the_timeout_is_that_of_rfc_6298_within_its_bounds(samples: list[float])
         srtt = 0.875 * srtt + 0.125 * sample
     expected = min(CONFIG.max_timeout_s, max(CONFIG.min_timeout_s, srtt + 4 * rttvar))
     assert trips.timeout_s(ALICE) == pytest.approx(expected)
-    assert trips.timeout_s(BOB) == CONFIG.first_timeout_s
+
+
+def test_towards_a_stranger_the_timeout_is_long_for_most_whom_we_know() -> None:
+    trips = KnownAddresses(CONFIG)
+    for _ in range(7):
+        trips.on_sample(ALICE, 0.1)
+    assert trips.timeout_s(BOB) == CONFIG.first_timeout_s  # too few to tell
+    trips.on_sample(ALICE, 0.1)
+    assert trips.timeout_s(BOB) == pytest.approx(1.5 * 0.2)
+    for _ in range(64):
+        trips.on_sample(ALICE, 2.0)
+    assert trips.timeout_s(BOB) == CONFIG.max_timeout_s
 
 
 def test_each_contact_has_its_own_timeout_and_the_node_one_hedge() -> None:

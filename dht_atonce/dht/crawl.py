@@ -1,6 +1,7 @@
 """Runs a `Lookup` over a protocol: sends what it chooses, tells it what came back."""
 
 import asyncio
+from collections.abc import Callable
 from functools import partial
 
 from dht_atonce.dht.contact import KEY_SIZE, Contact, unpack_contacts
@@ -34,7 +35,10 @@ class Crawl:
         *,
         wants_record: bool,
         want: int = 0,
+        scout: "Callable[[Lookup], list[Crawl]] | None" = None,
     ) -> None:
+        """`scout` is asked once, when the lookup would end without a record: other searches that are to be waited for,
+        since they may meet more whom it should ask."""
         self.lookup = lookup
         loop = asyncio.get_running_loop()
         self.first: asyncio.Future[AnyRecord | None] = loop.create_future()
@@ -51,6 +55,8 @@ class Crawl:
         self._target = target
         self._wants_record = wants_record
         self._want = want
+        self._scout = scout
+        self._scouts: list[Crawl] = []
         self._flags = protocol.flags
         self._loop = loop
         self._timer: asyncio.TimerHandle | None = None
@@ -69,7 +75,8 @@ class Crawl:
         for contact in self.lookup.next(now, hedge_s):
             self._ask(contact)
         if self.lookup.end is not None:
-            self._finish()
+            if not self._waits_for_scouts():
+                self._finish()
             return
         deadline = self.lookup.deadline(hedge_s)
         # Deadlines mostly move away: a timer that is too early looks once too often, and is cheaper than a new one.
@@ -81,6 +88,22 @@ class Crawl:
 
     def _on_timer(self) -> None:
         self._timer = None
+        self._pump()
+
+    def _waits_for_scouts(self) -> bool:
+        if self._scout is None:
+            return any(not scout.done.done() for scout in self._scouts)
+        scout, self._scout = self._scout, None
+        self._scouts = scout(self.lookup)
+        for crawl in self._scouts:
+            crawl.done.add_done_callback(self._on_scouted)
+        return bool(self._scouts)
+
+    def _on_scouted(self, _: "asyncio.Future[None]") -> None:
+        if self.done.done() or self._waits_for_scouts():
+            return
+        for crawl in self._scouts:
+            self.lookup.widen(crawl.lookup.known())
         self._pump()
 
     def _ask(self, contact: Contact) -> None:
@@ -118,8 +141,9 @@ class Crawl:
                 if len(self.other_contacts) < self._shared.network.k:
                     self.other_contacts[found.id] = found
         contacts = self._contacts(reply.contacts, self._family)
-        if self.lookup.on_reply(contact, contacts, record) and not self.first.done():
-            self.first.set_result(record)
+        self.lookup.on_reply(contact, contacts, record)
+        if self.lookup.has_answer and not self.first.done():
+            self.first.set_result(self.lookup.record)
 
     def _contacts(self, raw: list[bytes], family: Family) -> list[Contact]:
         local, subnet = self._shared.network.local, _SUBNET[family]

@@ -3,12 +3,14 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from kademlia.network import Server as StockServer
 
 from dht_atonce.dht.contact import Contact
 from dht_atonce.dht.crawl import Crawl
+from dht_atonce.dht.density import CROWDED, radius, side_targets
 from dht_atonce.dht.lookup import Lookup
 from dht_atonce.dht.protocol import Answer, SealedProtocol
 from dht_atonce.dht.routing import RoutingTable
@@ -84,31 +86,62 @@ class FamilyServer(StockServer):
         all_nearest: bool = False,
         want: int = 0,
         need: int | None = None,
+        eager: bool = False,
         max_requests: int | None = None,
     ) -> Crawl:
         """Start a lookup of `target` (20 B) from `start` or from our table, until the nearest `need` (default: k) have
         answered.
 
-        Once a record is found, a few of the nearest that agree are enough, unless `all_nearest` are to be found.
+        `eager`: its result is waited for as a whole, so more are asked at once.
+        Where records are concerned (`wants_record`), so must all of the region that honest nodes are to be expected
+        in. Once a record is found, a few of the nearest that agree are enough, unless `all_nearest` are to be found.
         """
         shared, long_target = self._shared, int.from_bytes(target, "big")
         k = shared.network.k
         known = self.router.find_neighbors(long_target, k, failing=True) if start is None else start
+        region = self.region if wants_record else 0
         lookup = Lookup(
             long_target,
             known,
             own_id=shared.node_key.id,
             need=need or k,
-            need_with_record=k if all_nearest else min(k, shared.config.agreement),
+            need_with_record=need or k if all_nearest else min(k, shared.config.agreement),
+            within=region,
             now=shared.now(),
             config=shared.config,
+            alpha=shared.config.eager_alpha if eager else None,
             max_requests=max_requests,
         )
         shared.counters["dht.lookups"] += 1
-        crawl = Crawl(self.protocol, shared, self.family, lookup, target, wants_record=wants_record, want=want)
+        crawl = Crawl(
+            self.protocol,
+            shared,
+            self.family,
+            lookup,
+            target,
+            wants_record=wants_record,
+            want=want,
+            scout=partial(self._scout, region) if region else None,
+        )
         self._crawls[crawl] = None
         crawl.done.add_done_callback(lambda _: self._on_crawled(crawl))
         return crawl
+
+    @property
+    def region(self) -> int:
+        """The distance from a key within which all are to store its record, and are asked before we say that there is
+        none."""
+        return int(self._shared.config.region * radius(self.router.nodes, self._shared.network.k))
+
+    def _scout(self, region: int, lookup: Lookup) -> list[Crawl]:
+        """Searches for those in the region who are not named any more, since others crowd in on the key. None, if
+        nobody does."""
+        reach = lookup.reach()
+        if reach is None or reach[1] >= CROWDED * region:
+            return []
+        self._shared.counters["dht.crowded"] += 1
+        targets = side_targets(lookup.target, region, self._shared.host.rng)
+        return [self.crawl(side.to_bytes(20, "big"), need=self._shared.config.scouted) for side in targets]
 
     def _on_crawled(self, crawl: Crawl) -> None:
         del self._crawls[crawl]

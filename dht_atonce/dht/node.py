@@ -255,12 +255,12 @@ class DhtNode:
         """
         began = self.shared.now()
         held = self.shared.store.live(key, self.shared.wall())
-        if held is not None and not fresh:
+        if held is not None and not fresh and self._is_ours(key):
             return FindResult(held, True, 0, 0, 0.0)
         if self._lookups is None:
             self._lookups = asyncio.Semaphore(self.shared.config.max_lookups)
         async with self._lookups:
-            crawls = [self._find_in(server, key) for server in self.servers.values()]
+            crawls = [self._find_in(server, key, eager=fresh) for server in self.servers.values()]
             record, crawl = await self._newest(crawls) if fresh else await self._first(crawls)
         local = held is not None and is_newer(held, record)
         if local:
@@ -322,8 +322,15 @@ class DhtNode:
 
     # --- inside: finding ---
 
-    def _find_in(self, server: FamilyServer, key: bytes) -> Crawl:
-        crawl = server.crawl(key, wants_record=True, want=self._want(server.family))
+    def _is_ours(self, key: bytes) -> bool:
+        """Whether its owner tells us of newer records of this key: we said it ourselves, or are among the nearest."""
+        if key in self.own:
+            return True
+        own_id, target = int.from_bytes(self.shared.node_key.id, "big"), int.from_bytes(key, "big")
+        return any(router.is_responsible(own_id, target) for router in self._routers.values())
+
+    def _find_in(self, server: FamilyServer, key: bytes, *, eager: bool) -> Crawl:
+        crawl = server.crawl(key, wants_record=True, eager=eager, want=self._want(server.family))
         crawl.done.add_done_callback(lambda _: self._repair(server, crawl))
         return crawl
 

@@ -93,8 +93,7 @@ class Operations:
             case FindNode():
                 return self._found(asked, head, request.target, request.want, b"")
             case FindValue():
-                record = self._store.live(request.key, wall)
-                return self._found(asked, head, request.key, request.want, record.blob if record else b"")
+                return self._found(asked, head, request.key, request.want, self._held(request.key, wall))
             case Store():
                 return self._stored(asked, head, request.record, wall)
 
@@ -120,6 +119,15 @@ class Operations:
             room -= len(others) * _CONTACT_SIZE[other]
         count = min(MAX_CONTACTS, room // _CONTACT_SIZE[self._family])
         return Found(*head, self._nearest(self._family, long_target, count, asked.sender), others, record)
+
+    def _held(self, key: bytes, wall: float) -> bytes:
+        """The record of `key` that we answer with. What we were given before so many came who are nearer to it may be
+        old by now: its owner does not tell us any more."""
+        record = self._store.live(key, wall)
+        router = self._routers[self._family]
+        if record is None or not router.is_responsible(router.node.long_id, int.from_bytes(key, "big")):
+            return b""
+        return record.blob
 
     def _nearest(self, family: Family, target: int, count: int, sender: Contact) -> list[bytes]:
         if count <= 0:

@@ -184,7 +184,8 @@ class Requests:
 
     def _try(self, request_id: bytes, outstanding: Outstanding, now: float) -> None:
         shared, contact = self._shared, outstanding.contact
-        timeout_s = shared.known.timeout_s(contact) * (1 << outstanding.tries)
+        # The second try waits no longer: until it is over the first may be answered too.
+        timeout_s = shared.known.timeout_s(contact)
         outstanding.tries += 1
         outstanding.sent_at = now
         if self._socket is not None and outstanding.datagram and self._may_send(contact.address, now):

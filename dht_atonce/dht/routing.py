@@ -25,12 +25,14 @@ from kademlia.routing import RoutingTable as StockRoutingTable
 from dht_atonce.config import DhtConfig
 from dht_atonce.dht.buckets import ID_BITS, KBucket, Seat
 from dht_atonce.dht.contact import Contact
+from dht_atonce.dht.density import CROWDED, radius
+from dht_atonce.dht.sorted_ids import count_nearer, smallest_subtree
 from dht_atonce.endpoints import subnet
 
 __all__ = ["ID_BITS", "KBucket", "RoutingTable", "Seat", "Seating"]
 
-_FEW = 4  # ids that are sooner compared one by one than parted further
 _SPLIT_EVERY = 5  # Kademlia section 4.2, b = 5: buckets away from us are split to depths that are multiples of it
+_UNSURE = 5  # one in so many of the k nearest to a key may be nearer than we know of
 _MAX_SEATED = 4096  # news of seats that nobody fetched
 _ALL = 1 << ID_BITS
 
@@ -80,7 +82,9 @@ class RoutingTable(StockRoutingTable):
         self._failing: dict[int, Seat] = {}
         self._subnets: Counter[bytes] | None = None if self._local else Counter()
         self._seated: list[Contact] = []
+        # Worked out when they are asked for: the distance of the k-th neighbour, the size of the network
         self._reach: int | None = None
+        self._nodes: float | None = None
 
     # --- getters ---
 
@@ -141,7 +145,7 @@ class RoutingTable(StockRoutingTable):
         Failing ones are left out, since they must not be passed on; with `failing` they follow behind all others.
         """
         k = k or self.ksize
-        first, last = self._smallest_subtree(target, k if exclude is None else k + 1)
+        first, last = smallest_subtree(self._live, target, k if exclude is None else k + 1)
         contacts = self._contacts[first:last]
         distance = list(map(target.__xor__, self._live[first:last])).__getitem__
         found = [contacts[at] for at in sorted(range(last - first), key=distance)[: k + 1]]
@@ -163,27 +167,31 @@ class RoutingTable(StockRoutingTable):
     def count_nearer(self, target: int, than: int, most: int) -> int:
         """How many seats that are not failing are nearer to `target` than the id `than` is; no more than `most` are
         counted, or a few above it."""
-        # Down the tree towards `than`: where it and the target part, the whole half of the target is nearer.
-        live, distance, count = self._live, target ^ than, 0
-        first, last, bits = 0, len(live), ID_BITS
-        while distance and count < most and last - first > _FEW:
-            # On the way to the next such parting, only what shares its path is left.
-            bits = distance.bit_length() - 1
-            distance ^= 1 << bits
-            lower = than >> bits << bits
-            nearer = lower ^ (1 << bits)
-            if nearer < lower:
-                cut = bisect_left(live, lower, first, last)
-                count += cut - bisect_left(live, nearer, first, cut)
-                first, last = cut, bisect_left(live, lower + (1 << bits), cut, last)
-            else:
-                cut = bisect_left(live, nearer, first, last)
-                count += bisect_left(live, nearer + (1 << bits), cut, last) - cut
-                first, last = bisect_left(live, lower, first, cut), cut
-        if count < most and first < last:
-            within = target ^ than
-            count += sum(1 for long_id in live[first:last] if long_id ^ target < within)
-        return count
+        return count_nearer(self._live, target, than, most)
+
+    def is_responsible(self, long_id: int, target: int) -> bool:
+        """Whether the node `long_id` (we, or one of the table) is surely one of those that the owner of `target`'s
+        record stores it at.
+
+        It is if it is among the nearest, with some room, since we need not know all who are nearer; and if it is so
+        near that only somebody who chose his ids could have k nearer ones.
+        """
+        k = self.ksize
+        if self.count_nearer(target, long_id, k) < k - k // _UNSURE:
+            return True
+        return long_id ^ target < CROWDED * radius(self.nodes, k)
+
+    @property
+    def nodes(self) -> float:
+        """How many nodes the network has, about, with ourselves: going by our k neighbours, all of whom we know.
+
+        It is off by k ** -0.5. (The unbiased estimate of a Poisson density from the distance of its k-th point has
+        k - 1 above that distance.)
+        """
+        if self._nodes is None:
+            reach = self._neighbourhood()
+            self._nodes = (self.ksize - 1) * _ALL / reach if reach < _ALL and self.ksize > 1 else len(self._live) + 1.0
+        return self._nodes
 
     def lonely_buckets(self, now: float) -> list[KBucket]:  # type: ignore[override] # is told the time
         """Buckets in which no lookup of ours ended for `refresh_s`."""
@@ -280,24 +288,6 @@ class RoutingTable(StockRoutingTable):
         lower, upper = bucket.range
         return [long_id for long_id in self._failing if lower <= long_id <= upper]
 
-    def _smallest_subtree(self, target: int, count: int) -> tuple[int, int]:
-        """The slice of the smallest subtree round `target` that holds at least `count`; all, if there are fewer."""
-        live = self._live
-        first, last, lower, half = 0, len(live), 0, _ALL >> 1
-        while half:
-            middle = lower | half
-            cut = bisect_left(live, middle, first, last)
-            if target >= middle:
-                if last - cut < count:
-                    break
-                first, lower = cut, middle
-            else:
-                if cut - first < count:
-                    break
-                last = cut
-            half >>= 1
-        return first, last
-
     def _seat(self, contact: Contact, now: float) -> Seating:
         while True:
             index = self.get_bucket_for(contact)
@@ -337,10 +327,15 @@ class RoutingTable(StockRoutingTable):
         """Whether `contact` is among the k nearest to us: they all have seats, whatever bucket must be split for it
         (Kademlia section 2.4)."""
         own: int = self.node.long_id
+        return contact.long_id ^ own < self._neighbourhood()
+
+    def _neighbourhood(self) -> int:
+        """The distance of the k-th of our neighbours; all ids, while there are fewer."""
         if self._reach is None:
+            own: int = self.node.long_id
             nearest = self.find_neighbors(own)
             self._reach = _ALL if len(nearest) < self.ksize else nearest[-1].long_id ^ own
-        return contact.long_id ^ own < self._reach
+        return self._reach
 
     def _split(self, index: int) -> None:
         halves = self.buckets[index].halves()
@@ -377,11 +372,11 @@ class RoutingTable(StockRoutingTable):
         self._live.insert(at, contact.long_id)
         self._contacts.insert(at, contact)
         self._heard.insert(at, heard)
-        self._reach = None
+        self._reach = self._nodes = None
 
     def _leave_live(self, at: int) -> None:
         del self._live[at], self._contacts[at], self._heard[at]
-        self._reach = None
+        self._reach = self._nodes = None
         self.left += 1
 
     def _may_go(self, seat: Seat, now: float, *, replaced: bool) -> bool:
