@@ -71,6 +71,8 @@ class DhtConfig:
     """Requests of one lookup in flight that are not late."""
     eager_alpha: int = 8
     """The same of one that many must have answered before it is of any use: `fresh=True`, and publishing."""
+    eager_spare: int = 3
+    """Such a lookup asks so many beyond those that it waits for, in case some of these are dead."""
     first_timeout_s: float = 0.5
     """Retransmission timeout towards a node whose round trips are not known, while nobody's are."""
     min_timeout_s: float = 0.1
@@ -110,13 +112,31 @@ class DhtConfig:
     bucket_seats_per_subnet: int = 2
     table_seats_per_subnet: int = 8
     failures_to_go: int = 3
-    failing_life_s: float = 900.0
-    """A failing contact goes after `failures_to_go` failures and either a verified replacement or this long."""
+    """A failing contact loses its seat after so many failures in a row, each of `tries` tries, some seconds apart: at
+    10 % loss that befalls a living one once in 20,000 checks."""
+    dead_seats: float = 0.04
+    """The share of seats whose nodes have died unnoticed that the checks of seats aim at."""
+    min_check_s: float = 20.0
+    max_check_s: float = 900.0
+    """A seat that was not heard for so long is asked whether it is there, however long sessions last."""
+    check_pause_s: float = 10.0
+    """Between two looks at who is to be asked, while somebody is failing; so also between two failures of one."""
+    max_check_pause_s: float = 30.0
+    max_checks: int = 32
+    """Seats asked at one look, and failing ones beside them."""
+    max_missing: int = 16
+    """Of those that lost their seats, so many are asked now and then: a network that was cut in two finds together."""
+    missing_first_s: float = 60.0
+    missing_max_s: float = 600.0
     everybody_fails: int = 3
     """After so many failures in a row without any answer the network is ours to blame, and nobody's failures count."""
     max_records: int = 20_000
     refresh_s: float = 900.0
-    """A bucket in which no lookup of our own ended for so long is refreshed."""
+    """A bucket in which no lookup of our own ended for so long is refreshed; the same for our neighbourhood, unless
+    those with seats stay less than four times as long."""
+    min_look_around_s: float = 60.0
+    refresh_need: int = 6
+    """Answers from the nearest that a refresh waits for: it is to meet some that live there, not to find all."""
     look_around: int = 6
     """A minute after a join, this many neighbours are asked whom they know near us."""
     handoff_senders: int = 2

@@ -5,7 +5,36 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dht_atonce.dht.density import CROWDED, IDS, radius, side_targets
+from dht_atonce.dht.density import CROWDED, IDS, network_size, radius, side_targets
+
+
+def estimates(nodes: int, crowd: int = 0) -> list[float]:
+    """Of many who know everybody, in networks of so many; with a crowd at a key near them."""
+    rng, found = random.Random(nodes), []
+    for _ in range(100):
+        own = rng.getrandbits(160)
+        key = own ^ (4 * IDS // nodes)
+        ids = [rng.getrandbits(160) for _ in range(nodes)] + [key ^ rng.getrandbits(90) for _ in range(crowd)]
+        found.append(network_size(sorted(ids), own, 20) / nodes)
+    return sorted(found)
+
+
+def test_the_size_of_the_network_is_told_from_the_neighbours() -> None:
+    for nodes in (100, 1000, 10_000):
+        found = estimates(nodes)
+        assert 0.9 < sum(found) / len(found) < 1.1
+        assert 0.6 < found[5] < found[95] < 1.5
+
+
+def test_a_crowd_near_us_does_not_make_it_seem_larger() -> None:
+    for nodes in (100, 1000, 10_000):
+        found = estimates(nodes, crowd=40)
+        assert 0.6 < found[5] < found[95] < 1.8
+
+
+def test_of_so_few_we_know_all() -> None:
+    assert network_size([], 7, 20) == 1
+    assert network_size([1, 2, 3], 7, 20) == 4
 
 
 def test_in_the_region_are_as_many_as_ought_to_be() -> None:

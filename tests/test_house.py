@@ -76,10 +76,13 @@ PURE = [
             "own",
             "peers",
             "routing",
+            "seat_check",
             "rtt",
             "sealing",
             "skew",
+            "sorted_ids",
             "storage",
+            "turnover",
             "voices",
             "wire",
         )

@@ -70,7 +70,44 @@ def test_the_nearer_ones_that_answered_let_more_be_in_flight() -> None:
 
 def test_an_eager_one_asks_more_at_once() -> None:
     everybody = near(*range(1, 21))
-    assert lookup(everybody, need=20, alpha=8).next(0.0, HEDGE) == everybody[:8]
+    assert lookup(everybody, need=20, eager=True).next(0.0, HEDGE) == everybody[:8]
+
+
+def test_an_eager_one_asks_some_it_takes_only_if_nearer_ones_are_dead() -> None:
+    everybody = near(*range(1, 11))
+    search = lookup(everybody, need=4, eager=True)
+    assert search.next(0.0, HEDGE) == everybody[:7]
+    for one in everybody[:3]:
+        search.on_reply(one, [], None)
+    search.next(0.0, HEDGE)
+    assert search.end is None
+    search.on_reply(everybody[3], [], None)
+    search.next(0.0, HEDGE)
+    assert search.end is LookupEnd.CLOSEST_ANSWERED  # without waiting for those
+
+
+def test_nobody_waits_for_the_overdue_if_enough_others_answer() -> None:
+    a, b, c = near(1, 2, 3)
+    search = lookup([a, b, c], need=2)
+    search.next(0.0, HEDGE)
+    search.on_reply(b, [], None)
+    assert search.next(HEDGE, HEDGE) == [c]
+    search.on_reply(c, [], None)
+    assert search.next(HEDGE, HEDGE) == []
+    assert search.deadline(HEDGE) == 2 * HEDGE
+    search.next(2 * HEDGE, HEDGE)
+    assert search.end is LookupEnd.CLOSEST_ANSWERED
+
+
+def test_if_nobody_else_is_left_the_overdue_are_waited_for() -> None:
+    (slow,) = near(1)
+    search = lookup([slow], need=2)
+    search.next(0.0, HEDGE)
+    search.next(HEDGE, HEDGE)
+    search.next(20 * HEDGE, HEDGE)
+    assert search.end is None
+    search.on_reply(slow, near(7), None)
+    assert search.next(20 * HEDGE, HEDGE) == near(7)
 
 
 def test_all_within_a_distance_must_have_answered() -> None:
@@ -80,7 +117,7 @@ def test_all_within_a_distance_must_have_answered() -> None:
     assert search.end is LookupEnd.CLOSEST_ANSWERED
     assert search.closest(2) == everybody[:2]
     assert search.closest(2, within=6) == everybody[:5]
-    assert search.reach() == (2, 2)
+    assert search.reach() == 2
 
 
 def test_with_a_record_nobody_is_asked_for_the_sake_of_the_distance() -> None:
@@ -92,6 +129,7 @@ def test_with_a_record_nobody_is_asked_for_the_sake_of_the_distance() -> None:
     search.next(0.0, HEDGE)
     assert search.end is LookupEnd.CLOSEST_ANSWERED
     assert search.holders() == everybody[:2]
+    assert search.reach() is None
 
 
 def test_it_goes_on_when_others_are_heard_of() -> None:
@@ -158,7 +196,7 @@ def test_those_whom_nobody_vouches_for_are_asked_when_nobody_else_is_left() -> N
 
 def test_what_is_in_our_own_table_needs_nobodys_word() -> None:
     liar, *known = near(100, 1, 2, 3, 4, 5, 6)
-    search = lookup([liar, *known], need=7, alpha=7)
+    search = lookup([liar, *known], need=7, config=replace(CONFIG, alpha=7))
     search.next(0.0, HEDGE)
     search.on_reply(liar, known, None)
     for contact in known[:5]:
@@ -209,8 +247,11 @@ def test_what_is_due_at_the_deadline_is_done_then(now: float, hedge_s: float) ->
     search.next(now, hedge_s)
     late_at = search.deadline(hedge_s)
     search.next(late_at, hedge_s)
+    overdue_at = search.deadline(hedge_s)
+    assert overdue_at > late_at
+    search.next(overdue_at, hedge_s)
     over_at = search.deadline(hedge_s)
-    assert over_at > late_at
+    assert over_at > overdue_at
     search.next(over_at, hedge_s)
     assert search.end is LookupEnd.DEADLINE
 
@@ -297,7 +338,8 @@ def test_it_ends_when_nobody_is_left() -> None:
 def test_it_ends_at_its_deadline_whoever_is_silent() -> None:
     search = lookup(near(1, 2))
     search.next(0.0, HEDGE)
-    search.next(0.1, HEDGE)
+    search.next(HEDGE, HEDGE)
+    search.next(2 * HEDGE, HEDGE)
     assert search.deadline(HEDGE) == CONFIG.lookup_deadline_s
     assert search.next(14.9, HEDGE) == []
     assert search.end is None
@@ -429,7 +471,7 @@ def test_an_answer_from_somebody_who_was_not_asked_is_ignored() -> None:
 def test_who_is_far_from_the_key_is_not_believed_before_somebody_agrees() -> None:
     # Of five that are wanted, the nearest four are sure to have heard of the newest record.
     *nearer, far, farther = near(1, 2, 3, 4, 50, 60)
-    search = lookup([*nearer, far, farther], need=5, alpha=6)
+    search = lookup([*nearer, far, farther], need=5, config=replace(CONFIG, alpha=6))
     search.next(0.0, HEDGE)
     search.on_reply(far, [], presence(seq=1))
     assert search.record is not None
@@ -441,7 +483,7 @@ def test_who_is_far_from_the_key_is_not_believed_before_somebody_agrees() -> Non
 
 def test_two_that_are_far_are_believed() -> None:
     far, farther = near(50, 60)
-    search = lookup([*near(1, 2, 3, 4, 5), far, farther], need=7, alpha=7)
+    search = lookup([*near(1, 2, 3, 4, 5), far, farther], need=7, config=replace(CONFIG, alpha=7))
     search.next(0.0, HEDGE)
     search.on_reply(far, near(6, 7), presence())
     assert not search.has_answer
@@ -451,7 +493,7 @@ def test_two_that_are_far_are_believed() -> None:
 
 def test_the_dead_make_nobody_far() -> None:
     *dead, living = near(1, 2, 3, 4, 50)
-    search = lookup([*dead, living], need=4, alpha=5)
+    search = lookup([*dead, living], need=4, config=replace(CONFIG, alpha=5))
     search.next(0.0, HEDGE)
     search.on_failure(dead[0])
     search.next(0.0, HEDGE)

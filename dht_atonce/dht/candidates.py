@@ -30,12 +30,13 @@ class State(Enum):
     CANDIDATE = 0
     ASKED = 1
     LATE = 2
-    ANSWERED = 3
-    FAILED = 4
+    OVERDUE = 3
+    ANSWERED = 4
+    FAILED = 5
 
 
 # Read from the class, each of them costs more than the comparison that it is for.
-_CANDIDATE, _ASKED, _LATE, _ANSWERED, _FAILED = State
+_CANDIDATE, _ASKED, _LATE, _OVERDUE, _ANSWERED, _FAILED = State
 
 
 class Candidate:

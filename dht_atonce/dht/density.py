@@ -6,15 +6,44 @@ So absence is believed only when the region has answered, and records are stored
 """
 
 import random
+from bisect import bisect_left
 from typing import Final
 
-__all__ = ["CROWDED", "IDS", "radius", "side_targets"]
+from dht_atonce.dht.buckets import ID_BITS
 
-IDS: Final = 1 << 160
+__all__ = ["CROWDED", "IDS", "network_size", "radius", "side_targets"]
+
+IDS: Final = 1 << ID_BITS
 CROWDED: Final = 0.5
 """Nearer than this share of the region there are half as many honest nodes as replicas: if all replicas lie there,
 somebody chose their ids."""
+_BIAS = 0.92  # of the least of several estimates of one number, measured over 60 to 10,000 random ids
 _SIDES = 3  # subtrees of a half, a quarter and an eighth of the region
+
+
+def network_size(ids: list[int], own: int, count: int) -> float:
+    """How many nodes the network has, about, with ourselves, going by our nearest neighbours.
+
+    `ids`: of all that we know, sorted. The subtrees beside our own path, from the nearest on, are taken until they hold
+    `count` nodes; the most crowded of them is left out, for that may be a crowd round some key near us. It is off by a
+    fifth or so, crowd or not.
+    """
+    nodes, share, least = 1, 0.0, float("inf")
+    shells: list[tuple[int, float]] = []
+    for bit in range((ids[0] ^ own | ids[-1] ^ own).bit_length() if ids else 0):
+        lower = (own >> bit ^ 1) << bit
+        first = bisect_left(ids, lower)
+        inside = bisect_left(ids, lower + (1 << bit), first) - first
+        shells.append((inside, 2.0 ** (bit - ID_BITS)))
+        share = 2.0 ** (bit + 1 - ID_BITS)
+        nodes += inside
+        if nodes - max(shells)[0] > count:
+            break
+    else:
+        return float(nodes)  # so few that they are all
+    for inside, part in shells:
+        least = min(least, (nodes - inside) / (share - part))
+    return min(least, nodes / share) / _BIAS
 
 
 def radius(nodes: float, count: int) -> int:

@@ -14,6 +14,7 @@ from dht_atonce.dht.density import CROWDED, radius, side_targets
 from dht_atonce.dht.lookup import Lookup
 from dht_atonce.dht.protocol import Answer, SealedProtocol
 from dht_atonce.dht.routing import RoutingTable
+from dht_atonce.dht.seat_check import SeatCheck
 from dht_atonce.dht.shared import Shared
 from dht_atonce.dht.wire import Request, Stored, StoreOutcome
 from dht_atonce.endpoints import Address, Family
@@ -57,6 +58,7 @@ class FamilyServer(StockServer):
         """Where it is bound, once it listens."""
         self._shared = shared
         self._routers = routers
+        self.seats = SeatCheck(shared.config, shared.host.rng, shared.now())
         self._crawls: dict[Crawl, None] = {}
         self.protocol = self._create_protocol()
 
@@ -109,7 +111,7 @@ class FamilyServer(StockServer):
             within=region,
             now=shared.now(),
             config=shared.config,
-            alpha=shared.config.eager_alpha if eager else None,
+            eager=eager,
             max_requests=max_requests,
         )
         shared.counters["dht.lookups"] += 1
@@ -137,7 +139,7 @@ class FamilyServer(StockServer):
         """Searches for those in the region who are not named any more, since others crowd in on the key. None, if
         nobody does."""
         reach = lookup.reach()
-        if reach is None or reach[1] >= CROWDED * region:
+        if reach is None or reach >= CROWDED * region:
             return []
         self._shared.counters["dht.crowded"] += 1
         targets = side_targets(lookup.target, region, self._shared.host.rng)

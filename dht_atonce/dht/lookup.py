@@ -5,6 +5,7 @@ waits for a round. Late says nothing about failure, it only lets somebody else b
 
     candidates ─next()─▶ asked ─on_reply()──▶ answered
                            │ late: still asked, no longer counted in α
+                           │ overdue, after twice as long: if enough others answer, nobody waits for it
                            └──on_failure()──▶ failed (named again by a reply, it stays failed)
 
 A failed one becomes a candidate again only at another address. Beyond α, one more may be asked for each that answered
@@ -27,7 +28,9 @@ __all__ = ["Lookup", "LookupEnd"]
 AnyRecord = PresenceRecord | ValueRecord
 
 # Read from the class, each of them costs more than the comparison that it is for.
-_CANDIDATE, _ASKED, _LATE, _ANSWERED, _FAILED = State
+_CANDIDATE, _ASKED, _LATE, _OVERDUE, _ANSWERED, _FAILED = State
+_WAITING = (_ASKED, _LATE, _OVERDUE)
+_OVERDUE_HEDGES = 2  # who has not answered after so many times of lateness is not waited for
 _UNSURE = 5  # one in so many of the nearest is not met in time
 
 
@@ -45,7 +48,8 @@ class Lookup:
 
     `now` is monotonic seconds. `need` is how many of the nearest must have answered; once a record was found,
     `need_with_record` (default: `need`) is enough, since absence takes more asking to believe than presence does.
-    `alpha`: more than the usual may be in flight if nothing is over before many have answered.
+    `eager`: it is of no use before all of `need` have answered; so more are in flight, and some are asked whom it takes
+    only if nearer ones turn out to be dead.
     `within` is a distance: all that are nearer must have answered too, while `need` of them are needed.
     """
 
@@ -60,7 +64,7 @@ class Lookup:
         config: DhtConfig,
         need_with_record: int | None = None,
         within: int = 0,
-        alpha: int | None = None,
+        eager: bool = False,
         max_requests: int | None = None,
     ) -> None:
         self.target = target
@@ -76,12 +80,15 @@ class Lookup:
         self._need = need
         self._need_with_record = need if need_with_record is None else need_with_record
         self._within = within
-        self._alpha = alpha or config.alpha
+        self._alpha = config.eager_alpha if eager else config.alpha
+        self._spare = config.eager_spare if eager else 0
         self._deadline = now + config.lookup_deadline_s
         self._max_requests = max_requests or config.lookup_max_requests
         self._all = Candidates(target, own_id)
         # Those that are asked and not late, in the order in which they were asked
         self._asked: list[Candidate] = []
+        # Those that are late and not overdue, in that order too
+        self._late: list[Candidate] = []
         self._all.add_all(start, 1, None)
 
     # --- commands and inputs ---
@@ -95,7 +102,10 @@ class Lookup:
             return []
         asked = self._asked
         while asked and now >= asked[0].asked_at + hedge_s:  # the very sum that `deadline` gives: no rounding between
-            asked.pop(0).state = _LATE
+            asked[0].state = _LATE
+            self._late.append(asked.pop(0))
+        while self._late and now >= self._late[0].asked_at + _OVERDUE_HEDGES * hedge_s:
+            self._late.pop(0).state = _OVERDUE
         self._all.settle()
         picked, answered, hoped_for = self._walk(now, trusting=False)
         if not hoped_for and answered < self._wanted:
@@ -104,23 +114,24 @@ class Lookup:
         self.requests += len(picked)
         if not hoped_for:
             self.end = LookupEnd.CLOSEST_ANSWERED if answered >= self._wanted else LookupEnd.NOBODY_LEFT
-        elif not picked and self.requests >= self._max_requests and not self._all.in_state(_ASKED, _LATE):
+        elif not picked and self.requests >= self._max_requests and not self._all.in_state(*_WAITING):
             self.end = LookupEnd.BUDGET
         return [candidate.contact for candidate in picked]
 
     def deadline(self, hedge_s: float) -> float:
         """When `next` must be called again even if nothing was heard."""
-        if not self._asked:
-            return self._deadline
-        return min(self._deadline, self._asked[0].asked_at + hedge_s)
+        deadline = self._deadline
+        if self._asked:
+            deadline = min(deadline, self._asked[0].asked_at + hedge_s)
+        if self._late:
+            deadline = min(deadline, self._late[0].asked_at + _OVERDUE_HEDGES * hedge_s)
+        return deadline
 
     def on_reply(self, contact: Contact, contacts: list[Contact], record: AnyRecord | None) -> None:
         """`contact` answered, naming `contacts` and maybe a verified, unexpired `record` of the target's key."""
-        candidate = self._all.get(contact)
-        if candidate is None or candidate.state not in (_ASKED, _LATE):
+        candidate = self._take(contact)
+        if candidate is None:
             return
-        if candidate.state is _ASKED:
-            self._asked.remove(candidate)
         candidate.answered(record)
         self._all.add_all(contacts, candidate.hops + 1, candidate)
         if record is None:
@@ -133,10 +144,8 @@ class Lookup:
 
     def on_failure(self, contact: Contact) -> None:
         """`contact` did not answer, or answered nonsense."""
-        candidate = self._all.get(contact)
-        if candidate is not None and candidate.state in (_ASKED, _LATE):
-            if candidate.state is _ASKED:
-                self._asked.remove(candidate)
+        candidate = self._take(contact)
+        if candidate is not None:
             candidate.failed()
 
     def widen(self, contacts: list[Contact]) -> None:
@@ -161,19 +170,18 @@ class Lookup:
 
     def known(self) -> list[Contact]:
         """All that did not fail, asked or not, nearest first."""
-        return [candidate.contact for candidate in self._all.in_state(_CANDIDATE, _ASKED, _LATE, _ANSWERED)]
+        return [candidate.contact for candidate in self._all.in_state(_CANDIDATE, *_WAITING, _ANSWERED)]
 
-    def reach(self) -> tuple[int, int] | None:
-        """How many of the nearest were wanted and have answered, and the distance of the last of them; None if fewer
-        did."""
-        if self.end is not LookupEnd.CLOSEST_ANSWERED:
+    def reach(self) -> int | None:
+        """The distance of the last of the nearest `need` that answered; None if fewer did, or fewer were wanted since
+        there was a record."""
+        if self.end is not LookupEnd.CLOSEST_ANSWERED or self._wanted < self._need:
             return None
-        last = self.answered()[self._wanted - 1]
-        return self._wanted, last.long_id ^ self.target
+        return self.answered()[self._need - 1].long_id ^ self.target
 
     def unasked(self, count: int) -> list[Contact]:
         """Those of the `count` nearest that did not fail whom nobody asked yet, nearest first."""
-        nearest = self._all.in_state(_CANDIDATE, _ASKED, _LATE, _ANSWERED)[:count]
+        nearest = self._all.in_state(_CANDIDATE, *_WAITING, _ANSWERED)[:count]
         return [candidate.contact for candidate in nearest if candidate.state is _CANDIDATE]
 
     def lacking(self, count: int) -> list[Contact]:
@@ -189,6 +197,17 @@ class Lookup:
         ]
 
     # --- inside ---
+
+    def _take(self, contact: Contact) -> Candidate | None:
+        """The candidate that was asked at `contact`, which is not waited for any more."""
+        candidate = self._all.get(contact)
+        if candidate is None or candidate.state not in _WAITING:
+            return None
+        if candidate.state is _ASKED:
+            self._asked.remove(candidate)
+        elif candidate.state is _LATE:
+            self._late.remove(candidate)
+        return candidate
 
     def _is_near(self, candidate: Candidate) -> bool:
         """Whether it is surely among those that the record is stored at, as far as we know by now."""
@@ -207,10 +226,11 @@ class Lookup:
         order, distances = everybody.order, everybody.distances
         within = self._within if wanted == self._need else 0
         picked: list[Candidate] = []
-        answered, expected, late = everybody.settled, 0, 0
+        answered, expected, hoped_for, late, overdue = everybody.settled, 0, 0, 0, 0
         left = self._max_requests - self.requests
         for at in range(everybody.settled, len(order)):
-            if answered + expected >= wanted and distances[at] >= within:
+            is_wanted = answered + expected < wanted or distances[at] < within
+            if not is_wanted and answered + expected >= wanted + self._spare:
                 break
             has_room = left > len(picked) and len(asked) < self._alpha + answered
             if not has_room and expected + late:
@@ -220,13 +240,19 @@ class Lookup:
             if state is _ANSWERED:
                 answered += 1
             elif state is _LATE:
-                late += 1  # still hoped for, but somebody beyond it is asked in its place
+                late += is_wanted  # still hoped for, but somebody beyond it is asked in its place
+            elif state is _OVERDUE:
+                overdue += is_wanted
             elif state is _ASKED:
                 expected += 1
+                hoped_for += is_wanted
             elif state is _CANDIDATE and (trusting or candidate.may_be_asked):
                 expected += 1
+                hoped_for += is_wanted
                 if has_room:
                     candidate.ask(now)
                     asked.append(candidate)
                     picked.append(candidate)
-        return picked, answered, expected + late
+        if answered < wanted:
+            late += overdue  # nobody else may be left, and it may be our clock that is quick
+        return picked, answered, hoped_for + late

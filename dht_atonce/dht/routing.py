@@ -4,8 +4,8 @@ Kademlia (Maymounkov and Mazières 2002), sections 2.2, 2.4 and 4.2, on `kademli
 
 - A seat needs proof of the address, which the caller has: only `on_proved` seats.
 - Nothing here sends or starts a task; each input says what happened (rust-libp2p's `kbucket`).
-- One lost packet evicts nobody. A *failing* contact is asked last and never passed on; it goes after three failures and
-  either a verified replacement or 15 minutes. While everybody fails, the fault is ours, and nobody's failures count.
+- One lost packet evicts nobody. A *failing* contact is asked last and never passed on; it goes after three failures.
+  While everybody fails, the fault is ours, and nobody's failures count.
 - The k nearest are the true k nearest, found in a sorted list of ids: the smallest subtree round the target that holds
   k of them is one slice of it, and only that slice is sorted by distance.
 - A seat is an index of three lists in step (id, contact, time), 24 B: a bucket is a slice of them and keeps no seats
@@ -25,7 +25,7 @@ from kademlia.routing import RoutingTable as StockRoutingTable
 from dht_atonce.config import DhtConfig
 from dht_atonce.dht.buckets import ID_BITS, KBucket, Seat
 from dht_atonce.dht.contact import Contact
-from dht_atonce.dht.density import CROWDED, radius
+from dht_atonce.dht.density import CROWDED, network_size, radius
 from dht_atonce.dht.sorted_ids import count_nearer, smallest_subtree
 from dht_atonce.endpoints import subnet
 
@@ -33,7 +33,8 @@ __all__ = ["ID_BITS", "KBucket", "RoutingTable", "Seat", "Seating"]
 
 _SPLIT_EVERY = 5  # Kademlia section 4.2, b = 5: buckets away from us are split to depths that are multiples of it
 _UNSURE = 5  # one in so many of the k nearest to a key may be nearer than we know of
-_MAX_SEATED = 4096  # news of seats that nobody fetched
+_MAX_NEWS = 4096  # of seats, that nobody fetched
+_LONG_S = 60.0  # who failed for longer has missed what newcomers are told
 _ALL = 1 << ID_BITS
 
 
@@ -82,6 +83,7 @@ class RoutingTable(StockRoutingTable):
         self._failing: dict[int, Seat] = {}
         self._subnets: Counter[bytes] | None = None if self._local else Counter()
         self._seated: list[Contact] = []
+        self._gone: list[Contact] = []
         # Worked out when they are asked for: the distance of the k-th neighbour, the size of the network
         self._reach: int | None = None
         self._nodes: float | None = None
@@ -133,6 +135,21 @@ class RoutingTable(StockRoutingTable):
         first, last = self._span(bucket)
         return last - first + len(self._failing_in(bucket))
 
+    @property
+    def live_count(self) -> int:
+        """How many seats are not failing."""
+        return len(self._live)
+
+    def failing(self) -> list[Contact]:
+        """Those who did not answer lately, the longest failing first."""
+        return [seat.contact for seat in self._failing.values()]
+
+    def unheard(self, since: float, most: int) -> list[Contact]:
+        """Up to `most` live ones that were not heard since then, the longest silent first."""
+        silent = [at for at, heard in enumerate(self._heard) if heard < since]
+        silent.sort(key=self._heard.__getitem__)
+        return [self._contacts[at] for at in silent[:most]]
+
     def live_contacts(self) -> list[tuple[float, Contact]]:
         """All contacts that are not failing, and when each answered last."""
         return list(zip(self._heard, self._contacts, strict=True))
@@ -183,14 +200,9 @@ class RoutingTable(StockRoutingTable):
 
     @property
     def nodes(self) -> float:
-        """How many nodes the network has, about, with ourselves: going by our k neighbours, all of whom we know.
-
-        It is off by k ** -0.5. (The unbiased estimate of a Poisson density from the distance of its k-th point has
-        k - 1 above that distance.)
-        """
+        """How many nodes the network has, about, with ourselves."""
         if self._nodes is None:
-            reach = self._neighbourhood()
-            self._nodes = (self.ksize - 1) * _ALL / reach if reach < _ALL and self.ksize > 1 else len(self._live) + 1.0
+            self._nodes = network_size(self._live, self.node.long_id, self.ksize)
         return self._nodes
 
     def lonely_buckets(self, now: float) -> list[KBucket]:  # type: ignore[override] # is told the time
@@ -215,6 +227,8 @@ class RoutingTable(StockRoutingTable):
         seat = self._failing.pop(long_id, None) if self._failing else None
         if seat is not None:
             self._enter_live(seat.contact, now)
+            if now - seat.failing_since > _LONG_S:
+                self._tell_seated(seat.contact)
             if seat.contact.address == contact.address:
                 return Seating.KEPT
             return self._move(self._live_at(long_id), contact, now)
@@ -231,20 +245,18 @@ class RoutingTable(StockRoutingTable):
         # At another address it is not the contact that we know which failed.
         if seat is None or seat.contact.address != contact.address:
             return
-        if self._failed_in_a_row > self._config.everybody_fails and seat.failures:
+        if seat.failures and (self._failed_in_a_row > self._config.everybody_fails or not self._live):
             return
         if not seat.failures:
             seat.failing_since = now
             self._leave_live(at)
             self._failing[contact.long_id] = seat
         seat.failures += 1
-        if self._may_go(seat, now, replaced=bool(bucket.waiting)):
+        if seat.failures >= self._config.failures_to_go:
+            if len(self._gone) >= _MAX_NEWS:
+                del self._gone[0]
+            self._gone.append(seat.contact)
             self._remove(bucket, seat)
-
-    def expire(self, now: float) -> None:
-        """Remove who has been failing for too long."""
-        for seat in [s for s in self._failing.values() if self._may_go(s, now, replaced=False)]:
-            self._remove(self._bucket(seat.contact.long_id), seat)
 
     def on_lookup_done(self, target: int, now: float) -> None:
         """A lookup of our own for `target` ended."""
@@ -256,14 +268,19 @@ class RoutingTable(StockRoutingTable):
 
     def remove_contact(self, node: Contact) -> None:
         """Refused: in the stock table one lost packet takes the seat away."""
-        raise TypeError("a seat is lost by on_failure() and expire()")
+        raise TypeError("a seat is lost by on_failure()")
 
     # --- drain ---
 
     def take_seated(self) -> list[Contact]:
-        """Who newly got a seat since the last call, at once or after waiting for one."""
+        """Who got a seat since the last call, at once or after waiting for one, or answered again after long."""
         seated, self._seated = self._seated, []
         return seated
+
+    def take_gone(self) -> list[Contact]:
+        """Who lost its seat, since it did not answer, since the last call."""
+        gone, self._gone = self._gone, []
+        return gone
 
     # --- inside ---
 
@@ -297,12 +314,6 @@ class RoutingTable(StockRoutingTable):
                 return Seating.REFUSED
             if len(bucket) < self.ksize:
                 self._take_seat(contact, now)
-                return Seating.SEATED
-            broken = [self._failing[long_id] for long_id in self._failing_in(bucket)]
-            broken = [seat for seat in broken if self._may_go(seat, now, replaced=True)]
-            if broken:
-                bucket.wait(contact, now)
-                self._remove(bucket, min(broken, key=lambda seat: seat.last_answer))
                 return Seating.SEATED
             splits = bucket.has_in_range(self.node) or bucket.depth() % _SPLIT_EVERY != 0 or self._is_neighbour(contact)
             if not splits or bucket.bits == 0:
@@ -355,11 +366,14 @@ class RoutingTable(StockRoutingTable):
                     self._take_seat(*waited)
 
     def _take_seat(self, contact: Contact, heard: float) -> None:
-        if len(self._seated) >= _MAX_SEATED:
-            del self._seated[0]
-        self._seated.append(contact)
+        self._tell_seated(contact)
         self._enter_live(contact, heard)
         self._enter_subnet(contact)
+
+    def _tell_seated(self, contact: Contact) -> None:
+        if len(self._seated) >= _MAX_NEWS:
+            del self._seated[0]
+        self._seated.append(contact)
 
     def _remove(self, bucket: KBucket, seat: Seat) -> None:
         if self._failing.pop(seat.contact.long_id, None) is None:
@@ -378,11 +392,6 @@ class RoutingTable(StockRoutingTable):
         del self._live[at], self._contacts[at], self._heard[at]
         self._reach = self._nodes = None
         self.left += 1
-
-    def _may_go(self, seat: Seat, now: float, *, replaced: bool) -> bool:
-        if seat.failures < self._config.failures_to_go:
-            return False
-        return replaced or now - seat.failing_since >= self._config.failing_life_s
 
     def _subnet_has_room(self, bucket: KBucket, contact: Contact, moving: Contact | None = None) -> bool:
         if self._subnets is None:

@@ -112,6 +112,11 @@ class RecordStore(IStorage):
         self._next_expiry, self.reach_bits = next_expiry, reach
         return gone
 
+    def forget(self, key: bytes) -> None:
+        """The record of `key` is none of our business any more."""
+        if key in self._held:
+            self._drop(key)
+
     def _until(self, key: bytes, record: AnyRecord) -> float:
         """When it is over: the earlier of its expiry and receipt + life."""
         return self._sooner.get(key, record.expires) if self._sooner else record.expires
