@@ -114,9 +114,10 @@ class DhtConfig:
     failures_to_go: int = 3
     """A failing contact loses its seat after so many failures in a row, each of `tries` tries, some seconds apart: at
     10 % loss that befalls a living one once in 20,000 checks."""
-    dead_seats: float = 0.04
+    dead_seats: float = 0.03
     """The share of seats whose nodes have died unnoticed that the checks of seats aim at."""
     min_check_s: float = 20.0
+    young_check_s: float = 60.0
     max_check_s: float = 900.0
     """A seat that was not heard for so long is asked whether it is there, however long sessions last."""
     check_pause_s: float = 10.0
@@ -128,8 +129,8 @@ class DhtConfig:
     """Of those that lost their seats, so many are asked now and then: a network that was cut in two finds together."""
     missing_first_s: float = 60.0
     missing_max_s: float = 600.0
-    everybody_fails: int = 3
-    """After so many failures in a row without any answer the network is ours to blame, and nobody's failures count."""
+    witness_s: float = 15.0
+    """If nobody at all was heard for so long the network is ours to blame, and nobody's failures count."""
     max_records: int = 20_000
     refresh_s: float = 900.0
     """A bucket in which no lookup of our own ended for so long is refreshed; the same for our neighbourhood, unless

@@ -378,15 +378,15 @@ def test_while_everybody_fails_nobody_goes() -> None:
     router.on_proved(far(10), 0.0)
     for _ in range(20):
         for one in seated + NEIGHBOURS:
-            router.on_failure(one, 0.0)
+            router.on_failure(one, CONFIG.witness_s + 1)
     assert len(router) == 2 * K
     assert router.take_gone() == []
     # None of them is named to others, but we go on asking them.
     assert router.find_neighbors(TOP - 1) == []
     assert router.find_neighbors(TOP - 1, failing=True) == nearest(seated, TOP - 1)
     # The network is back: from here on it counts again.
-    router.on_proved(seated[1], 0.0)
-    fails(router, seated[0], 3)
+    router.on_proved(seated[1], 100.0)
+    fails(router, seated[0], 3, now=100.0)
     assert router.is_new_node(seated[0])
 
 

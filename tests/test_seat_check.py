@@ -1,5 +1,6 @@
 """Who of a table is asked whether it is there, and who of those that went."""
 
+import itertools
 import random
 
 from support import contact
@@ -29,9 +30,23 @@ def dies(router: RoutingTable, one: Contact, other: Contact, now: float) -> None
 
 def test_who_was_heard_lately_is_not_asked() -> None:
     seats, router, everybody = check()
-    assert seats.look(router, [], CONFIG.max_check_s - 1) == []
-    router.on_proved(everybody[0], 500.0)
-    assert set(seats.look(router, [], CONFIG.max_check_s + 1)) == set(everybody[1:])
+    assert seats.look(router, [], CONFIG.young_check_s - 1) == []
+    router.on_proved(everybody[0], CONFIG.young_check_s - 1)
+    assert set(seats.look(router, [], CONFIG.young_check_s + 1)) == set(everybody[1:])
+
+
+def test_who_is_young_asks_more_often_and_whoever_has_seen_that_nobody_goes_asks_rarely() -> None:
+    seats, router, everybody = check()
+    asked = []
+    for now in range(10, 20_000, 10):
+        for one in seats.look(router, [], float(now)):
+            router.on_proved(one, float(now))
+            asked += [now] * (one == everybody[0])
+    pauses = [later - sooner for sooner, later in itertools.pairwise(asked)]
+    assert asked[0] == 70
+    assert pauses[0] == 80
+    assert set(pauses[-5:]) == {CONFIG.max_check_s + 10}
+    assert pauses == sorted(pauses)
 
 
 def test_of_many_only_so_many_are_asked_at_once() -> None:
@@ -44,11 +59,13 @@ def test_of_many_only_so_many_are_asked_at_once() -> None:
 
 def test_the_failing_are_asked_at_each_look_and_looks_come_sooner() -> None:
     seats, router, everybody = check()
-    assert seats.pause_s(router) == CONFIG.max_check_pause_s
+    assert seats.pause_s(router) > CONFIG.check_pause_s
     router.on_failure(everybody[3], 10.0)
     router.on_proved(everybody[0], 10.0)
-    assert seats.look(router, [], 20.0) == [everybody[3]]
-    assert seats.look(router, [], 30.0) == [everybody[3]]
+    for now in (20.0, 30.0):
+        failing, *witnesses = seats.look(router, [], now)
+        assert failing == everybody[3]
+        assert len(witnesses) == 2  # if they do not answer either, the fault is ours
     assert seats.pause_s(router) == CONFIG.check_pause_s
 
 
@@ -68,6 +85,8 @@ def test_those_that_went_are_asked_now_and_then_and_their_return_is_told() -> No
     assert gone == [everybody[0]]
     assert everybody[0] not in seats.look(router, gone, 11.0)
     first = 11.0 + CONFIG.missing_first_s
+    for one in everybody[1:]:
+        router.on_proved(one, first)
     assert seats.look(router, [], first) == [everybody[0]]
     assert seats.look(router, [], first + 1) == []
     asked, now = 0, first

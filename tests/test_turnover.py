@@ -37,7 +37,7 @@ def test_the_session_is_told() -> None:
 
 def test_where_nobody_goes_the_checks_are_as_rare_as_they_may_be() -> None:
     assert seen(1e9).check_s == CONFIG.max_check_s
-    assert Turnover(CONFIG).check_s == CONFIG.max_check_s
+    assert Turnover(CONFIG).check_s < CONFIG.max_check_s  # nothing was seen yet
 
 
 def test_where_all_go_at_once_there_is_a_least() -> None:

@@ -14,6 +14,7 @@ Kademlia (Maymounkov and Mazières 2002), sections 2.2, 2.4 and 4.2, on `kademli
   queries.
 """
 
+import math
 from array import array
 from bisect import bisect_left, bisect_right
 from collections import Counter
@@ -65,7 +66,7 @@ class RoutingTable(StockRoutingTable):
         self._config = config
         self._local = local
         self._created = now
-        self._failed_in_a_row = 0
+        self._answered_at = -math.inf
         self.left = 0
         """How often a live seat was lost: its node began to fail, or it went."""
         super().__init__(None, ksize, own)
@@ -213,7 +214,7 @@ class RoutingTable(StockRoutingTable):
 
     def on_proved(self, contact: Contact, now: float) -> Seating:
         """`contact` answered us, or asked with a valid cookie: it is who and where it says."""
-        self._failed_in_a_row = 0
+        self._answered_at = now
         long_id, live = contact.long_id, self._live
         at = bisect_left(live, long_id)
         if at < len(live) and live[at] == long_id:
@@ -239,13 +240,12 @@ class RoutingTable(StockRoutingTable):
         bucket = self._bucket(contact.long_id)
         if bucket.waiting and any(waiting == contact for waiting in bucket.waiting):
             bucket.forget(contact.id)
-        self._failed_in_a_row += 1
         at = self._live_at(contact.long_id)
         seat = Seat(self._contacts[at], self._heard[at]) if at >= 0 else self._failing.get(contact.long_id)
         # At another address it is not the contact that we know which failed.
         if seat is None or seat.contact.address != contact.address:
             return
-        if seat.failures and (self._failed_in_a_row > self._config.everybody_fails or not self._live):
+        if seat.failures and now - self._answered_at > self._config.witness_s:
             return
         if not seat.failures:
             seat.failing_since = now

@@ -17,18 +17,19 @@ from dht_atonce.dht.turnover import Turnover
 __all__ = ["SeatCheck"]
 
 _ALONE: Final = 4  # failing ones that are asked at each look while nobody answers at all
+_WITNESSES: Final = 2  # live ones that are asked beside the failing: if they do not answer either, the fault is ours
 
 
 class SeatCheck:
     """Of one table. `now` is monotonic seconds."""
 
-    __slots__ = ("_config", "_last_s", "_missing", "_returned", "_rng", "turnover")
+    __slots__ = ("_began_s", "_config", "_last_s", "_missing", "_returned", "_rng", "turnover")
 
     def __init__(self, config: DhtConfig, rng: random.Random, now: float) -> None:
         self.turnover = Turnover(config)
         self._config = config
         self._rng = rng
-        self._last_s = now
+        self._began_s = self._last_s = now
         # Contact → when it is asked again, and after how long then
         self._missing: dict[Contact, tuple[float, float]] = {}
         self._returned = False
@@ -43,8 +44,15 @@ class SeatCheck:
         failing = router.failing()
         if not router.live_count:
             return self._rng.sample(failing, min(_ALONE, len(failing)))
-        unheard = router.unheard(now - self.turnover.check_s, config.max_checks)
+        unheard = router.unheard(now - self._check_s(now), config.max_checks)
+        if failing and not unheard:
+            unheard = router.unheard(now, _WITNESSES)
         return [*failing[: config.max_checks], *unheard, *self._due(router, now)]
+
+    def _check_s(self, now: float) -> float:
+        """How long a seat may go unheard: while we are young, no longer than we have seen anything of the network."""
+        young_s = max(self._config.young_check_s, (now - self._began_s) / 2)
+        return min(young_s, self.turnover.check_s)
 
     def pause_s(self, router: RoutingTable) -> float:
         """Until the next look, at most."""

@@ -14,7 +14,7 @@ __all__ = ["Turnover"]
 
 _MEMORY_S: Final = 1800.0  # what was seen so long ago counts for a third
 _PRIOR_GONE: Final = 0.5  # half a loss ...
-_PRIOR_S: Final = 21_600.0  # ... in six hours of seats: what is believed before much was seen
+_PRIOR_S: Final = 1800.0  # ... in half an hour of one seat: what is believed before much was seen
 
 
 class Turnover:
