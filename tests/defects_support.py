@@ -21,14 +21,15 @@ from kademlia.node import Node
 from kademlia.protocol import KademliaProtocol
 from kademlia.routing import RoutingTable as StockRoutingTable
 from kademlia.storage import ForgetfulStorage
-from support import LOCAL, Tap, contact_at
+from support import LOCAL, NOW, Tap, contact_at
 
 from atonce_sim.loop import run
 from atonce_sim.stock import stock_world
 from atonce_sim.world import VirtualHost, World
 from dht_atonce.config import DhtConfig
 from dht_atonce.dht.routing import RoutingTable
-from dht_atonce.endpoints import Address
+from dht_atonce.dht.wire import Request
+from dht_atonce.endpoints import Address, pack_address
 from dht_atonce.host import Host
 
 STOCK, OURS = "stock", "ours"
@@ -39,6 +40,16 @@ Check = Callable[[str], Kept | Awaitable[Kept]]
 PORT = 4000
 NOTHING = object()
 """What a stranger says who does not answer."""
+
+
+ID = b"requestI"
+"""A request's id."""
+HERE = pack_address(Address("10.0.0.1", PORT))
+
+
+def head(request: Request) -> tuple[Any, ...]:
+    """The first fields of a reply of ours to `request`."""
+    return (0, request.request_id, 0, b"", HERE, NOW * 1000)
 
 
 def promise(check: Check) -> Callable[[str], None]:

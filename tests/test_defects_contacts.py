@@ -4,6 +4,8 @@ import asyncio
 from typing import Any
 
 from defects_support import (
+    HERE,
+    ID,
     NOTHING,
     PORT,
     STOCK,
@@ -11,6 +13,7 @@ from defects_support import (
     Loopback,
     Stock,
     StockStranger,
+    head,
     outcome,
     promise,
     promise_on_sockets,
@@ -40,14 +43,7 @@ from dht_atonce.dht.node import DhtNode
 from dht_atonce.dht.wire import FindNode, FindValue, Ping, Pong, Reply, Request
 from dht_atonce.endpoints import Address, pack_address
 
-ID = b"requestI"
-HERE = pack_address(Address("10.0.0.1", PORT))
 KEY = node_key(500).public
-
-
-def head(request: Request) -> tuple[Any, ...]:
-    """The first fields of a reply to `request`."""
-    return (0, request.request_id, 0, b"", HERE, NOW * 1000)
 
 
 def names(liar: Stranger, node: DhtNode, contacts: list[Any], record: bytes = b"") -> None:

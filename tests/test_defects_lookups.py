@@ -5,7 +5,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from defects_support import NOTHING, PORT, STOCK, Kept, StockStranger, outcome, promise, stock_server
+from defects_support import NOTHING, PORT, STOCK, Kept, StockStranger, head, outcome, promise, stock_server
 from kademlia.crawling import NodeSpiderCrawl
 from kademlia.node import Node
 from kademlia.utils import digest
@@ -30,17 +30,11 @@ from dht_atonce.dht.contact import Contact, pack_contact
 from dht_atonce.dht.lookup import Lookup, LookupEnd
 from dht_atonce.dht.node import DhtNode
 from dht_atonce.dht.wire import FindValue, Found, Pong, Refusal, Refused, Reply, Request, Store
-from dht_atonce.endpoints import Address, pack_address
+from dht_atonce.endpoints import Address
 
-HERE = pack_address(Address("10.0.0.1", PORT))
 K = 4
 Tells = Callable[[int], list[int] | None]
 """Whom a node names, by ids; None if it is dead."""
-
-
-def head(request: Request) -> tuple[Any, ...]:
-    """The first fields of a reply to `request`."""
-    return (0, request.request_id, 0, b"", HERE, NOW * 1000)
 
 
 # --- a lookup alone ---
