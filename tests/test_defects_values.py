@@ -90,6 +90,7 @@ async def ours_hands_off(world: World, own: NodeKey, records: list[ValueRecord])
     router = next(iter(holder.servers.values())).router
     for seat in SEATS:
         router.on_proved(seat, 0.0)
+    router.take_seated()  # nobody is to be handed anything yet
     for record in records:
         holder.shared.store.keep(record, NOW)
     handed = []
