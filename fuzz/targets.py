@@ -193,40 +193,43 @@ def _request() -> Target:
     )
 
 
+_PING, _STORE, _LOOKUP = b"the ping", b"a store.", b"a lookup"
+
+
 def _reply() -> Target:
-    """Answers to a lookup, a ping and a store that wait for one: the bytes of the request id are put right."""
+    """Answers to a ping, a store and a lookup that wait for one; the bytes of the request id are put right.
+
+    Which of the three, an input's own bytes say: so it does alone what it did among others.
+    """
     node = FuzzedNode()
     protocol = node.server.protocol
-    ids = itertools.count()
-    turn, is_first = 0, True
-    crawl: Crawl | None = None
+    others = itertools.count(1 << 32)
+    ours = [b""]
+    crawls: list[Crawl] = []
 
     def request_id() -> bytes:
-        # The first of each turn is the one that inputs answer; whom a lookup asks next has another.
-        nonlocal is_first
-        was_first, is_first = is_first, False
-        return ID if was_first else (1 << 32 | next(ids)).to_bytes(8, "big")
+        # The first request of a turn is the one that inputs answer; whom a lookup asks next is another's.
+        return ours.pop() if ours else next(others).to_bytes(8, "big")
 
     protocol.request_id = request_id  # type: ignore[method-assign]
 
-    async def ask() -> None:
-        nonlocal turn, is_first, crawl
-        turn, is_first = turn + 1, True
-        if crawl is not None:
-            crawl.stop()
-        match turn % 4:
-            case 0:
-                protocol.ping(node.stranger, lambda _: None)
-            case 1:
-                protocol.store(node.stranger, _value().blob, lambda _: None)
-            case _:
-                crawl = node.server.crawl(_value().key, start=[node.stranger], wants_record=True, want=turn & 2)
+    async def ask(kind: bytes) -> None:
+        ours[:] = [kind]
+        if kind == _PING:
+            protocol.ping(node.stranger, lambda _: None)
+        elif kind == _STORE:
+            protocol.store(node.stranger, _value().blob, lambda _: None)
+        else:
+            for crawl in crawls:
+                crawl.stop()
+            crawls[:] = [node.server.crawl(_value().key, start=[node.stranger], wants_record=True, want=2)]
 
     def feed(body: bytes) -> None:
-        if ID not in protocol._outstanding:
-            node.loop.run_until_complete(ask())
+        kind = (_PING, _STORE, _LOOKUP, _LOOKUP)[zlib.crc32(body) % 4]
+        if kind not in protocol._outstanding:
+            node.loop.run_until_complete(ask(kind))
         if body[3:5] == b"\xc4\x08":
-            body = body[:5] + ID + body[13:]
+            body = body[:5] + kind + body[13:]
         datagram = node.seal(PacketType.REPLY, body)
         if datagram is not None:
             node.receive(datagram)

@@ -94,7 +94,7 @@ def test_a_file_of_no_target_is_not_replayed(tmp_path: Path) -> None:
 
 
 def test_no_forgery_is_believed_and_without_the_check_most_are() -> None:
-    real, control = forgery.run(3000, 1), forgery.run(3000, 1, checks_signatures=False)
+    real, control = forgery.run(2000, 1), forgery.run(2000, 1, checks_signatures=False)
     assert (real.accepted, real.first_accepted) == (0, None)
-    assert control.accepted > 1500
-    assert real.refused["bad_signature"] > 1500
+    assert control.accepted > 1000
+    assert real.refused["bad_signature"] > 1000
