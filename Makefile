@@ -52,6 +52,14 @@ demo: $(STAMP) ## Show a network at work on this machine
 test: $(STAMP) ## Run all tests
 	$(BIN)/python -m pytest
 
+# Coverage-guided where atheris can be had (Linux); else structured mutants alone.
+TIME ?= 600
+
+.PHONY: fuzz
+fuzz: $(STAMP) ## Feed bad input to all that parses bytes, for TIME seconds
+	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python $(PIP_INSTALL) --editable '.[fuzz]' || echo "without atheris"
+	@$(BIN)/python -m fuzz run --time $(TIME) $(ARGS)
+
 .PHONY: check
 check: $(STAMP) ## Run the formatter, the linter, the type checker and the house rules
 	$(BIN)/python -m ruff format --check .
