@@ -55,8 +55,8 @@ class _Watched:
     __slots__ = (
         "backoff_s",
         "expiry_at",
+        "has_lost",
         "holders",
-        "is_moving",
         "is_new",
         "is_over",
         "looked_at",
@@ -77,10 +77,10 @@ class _Watched:
         self.lookup_at = math.inf
         """When it is looked up next; infinity while it is, or waits for its turn."""
         self.backoff_s = 0.0
-        self.is_moving = False
-        """Its next lookup is for the sake of a holder that is lost."""
+        self.has_lost = False
+        """A holder fell silent since it was looked up."""
         self.pause_s = 0.0
-        """How long after a lookup the next such one may be."""
+        """How long after a lookup the next one for such a reason may be."""
 
 
 class Watches:
@@ -269,9 +269,9 @@ class Watches:
         watched.looked_at = now
         config = self._config
         # Some nodes answer a FIND and nothing else, and are found again and again: each time we look later.
-        longer_s = min(config.watch_lease_s, 2 * watched.pause_s) if watched.is_moving else 0.0
+        longer_s = min(config.watch_lease_s, 2 * watched.pause_s) if watched.has_lost else 0.0
         watched.pause_s = max(config.watch_lookup_pause_s, longer_s)
-        watched.is_moving = False
+        watched.has_lost = False
         if watched.holders:
             watched.backoff_s = 0.0
             self._look_at(key, watched, now + config.watch_lease_s * self._rng.uniform(1 - 2 * _JITTER, 1.0))
@@ -285,14 +285,15 @@ class Watches:
         """A holder answered: it watches for us for `lease_s`, as the bits of `outcomes` say for each key."""
         for key in self.at.on_watching(batch, lease_s, outcomes, now):
             # Whoever says at each renewal that others are nearer makes us look so often, and no more.
-            if self._watched[key].looked_at + self._config.watch_lease_s / RENEWED_AT <= now:
-                self._move(key, now)
+            self._move(key, now, self._config.watch_lease_s / RENEWED_AT)
 
     def on_silent(self, contact: Contact, now: float) -> None:
         """`contact` did not answer, or will not watch for us: others take its place."""
         for key in self.at.on_silent(contact):
-            self._watched[key].holders.pop(contact, None)
-            self._move(key, now)
+            watched = self._watched[key]
+            watched.holders.pop(contact, None)
+            watched.has_lost = True
+            self._move(key, now, watched.pause_s)
 
     # --- inside ---
 
@@ -300,13 +301,12 @@ class Watches:
         watched.lookup_at = at
         heapq.heappush(self._lookups, (at, next(self._number), key))
 
-    def _move(self, key: bytes, now: float) -> None:
-        """Other nodes may have to be found for `key`: at once, or soon if it was just looked up."""
+    def _move(self, key: bytes, now: float, pause_s: float) -> None:
+        """Other nodes may have to be found for `key`: at once, or `pause_s` after it was looked up."""
         watched = self._watched[key]
         if watched.is_new or key in self._looking or key in self._moving:
             return
-        watched.is_moving = True
-        soon = watched.looked_at + watched.pause_s
+        soon = watched.looked_at + pause_s
         if soon <= now:
             watched.lookup_at = math.inf
             self._moving[key] = None

@@ -112,6 +112,10 @@ class Watchers:
         """Whether anybody watches `key`."""
         return key in self._watched
 
+    def watches(self, who: Contact, key: bytes) -> bool:
+        """Whether `who` watches `key`."""
+        return self._find(who, key) is not None
+
     def deadline(self) -> float:
         """When `take` has something to do; infinity: not before the next input."""
         times = [heap[0][0] for heap in (self._leases, self._due, self._waiting) if heap]
