@@ -4,6 +4,7 @@ import math
 import random
 from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -63,7 +64,7 @@ def test_watches_are_renewed_at_a_third_of_their_lease() -> None:
         (batch,) = agree(ours, now)
         assert batch.is_renewal
         times.append(now)
-    gaps = [after - before for before, after in zip(times, times[1:], strict=False)]
+    gaps = [after - before for before, after in pairwise(times)]
     assert 90 <= min(gaps) < 95
     assert 105 < max(gaps) <= 110
 
@@ -207,7 +208,7 @@ def test_behind_a_nat_each_holder_is_pinged_before_the_way_shuts() -> None:
     ours.enter(ALICE, key(1))
     agree(ours, 0.0)
     times = pings(ours, 600.0)
-    gaps = [after - before for before, after in zip(times, times[1:], strict=False)]
+    gaps = [after - before for before, after in pairwise(times)]
     # A renewal does the same service.
     assert max(gaps) <= 2 * CONFIG.keep_alive_s
     assert 600 / CONFIG.keep_alive_s - 7 <= len(times) <= 600 / CONFIG.keep_alive_s

@@ -3,6 +3,7 @@
 import math
 import random
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from support import NOW, contact, presence, value_record
 
 from dht_atonce.config import DhtConfig
 from dht_atonce.dht.contact import Contact
-from dht_atonce.dht.watches import Change, WatchEvent, Watches
+from dht_atonce.dht.watches import Change, Watches, WatchEvent
 from dht_atonce.dht.wire import NEARER, WATCHED
 from dht_atonce.endpoints import Family
 from dht_atonce.records import GONE
@@ -79,7 +80,7 @@ def test_it_is_looked_up_once_per_lease() -> None:
     while (now := max(now, ours.deadline(now, NOW))) < 10 * LEASE:
         agree(ours, now)
         times += [now for _ in look_up(ours, now, CROWD[:4])]
-    gaps = [after - before for before, after in zip(times, times[1:], strict=False)]
+    gaps = [after - before for before, after in pairwise(times)]
     assert max(gaps) <= LEASE
     assert min(gaps) >= 0.8 * LEASE
 
@@ -141,7 +142,7 @@ def test_where_nobody_is_found_it_is_tried_again_with_a_growing_pause() -> None:
     while (now := max(now, ours.deadline(now, NOW))) < 600:
         times += [now for _ in look_up(ours, now, [])]
         assert ours.is_settled(KEY)
-    gaps = [after - before for before, after in zip(times, times[1:], strict=False)]
+    gaps = [after - before for before, after in pairwise(times)]
     assert 0.9 <= gaps[0] <= 1.1
     assert 27 <= gaps[-1] <= 33
     look_up(ours, now, CROWD[:4])

@@ -89,7 +89,7 @@ def test_a_thousand_watchers_are_told_at_the_bounded_rate_each_once() -> None:
     assert times[-1] - times[0] == pytest.approx((1000 - CONFIG.notify_burst) / CONFIG.notify_per_s, abs=0.01)
     for first in range(0, 900, 50):
         span = times[first + 99] - times[first]
-        assert 100 <= span * CONFIG.notify_per_s + CONFIG.notify_burst + 1
+        assert span * CONFIG.notify_per_s + CONFIG.notify_burst + 1 >= 100
 
 
 def test_each_holder_begins_with_others() -> None:

@@ -242,9 +242,11 @@ class SealedProtocol(KademliaProtocol):
         has_cookie = len(reply.cookie) == COOKIE_SIZE
         if has_cookie:
             shared.known.on_cookie(sender, reply.cookie, now)
-        shared.observed.on_you(sender.key, reply.you)
-        # Half of the round trip passed since they looked at their clock.
-        shared.skew.on_time(sender.key, reply.time_ms / 1000 + rtt_s / 2, shared.host.clock.wall())
+        if not isinstance(outstanding.request, Notify):
+            # Those we chose to ask have a voice. Whom we notify chose us, and may come in any number.
+            shared.observed.on_you(sender.key, reply.you)
+            # Half of the round trip passed since they looked at their clock.
+            shared.skew.on_time(sender.key, reply.time_ms / 1000 + rtt_s / 2, shared.host.clock.wall())
         self._on_proved(sender, not reply.flags & FLAG_NO_SEAT, now)
         if has_cookie and isinstance(reply, NeedCookie) and not outstanding.needs_cookie_again:
             outstanding.needs_cookie_again = True
