@@ -155,6 +155,11 @@ class DhtNode:
         """How many nodes have a seat, in the family that has more."""
         return max((len(router) for router in self._routers.values()), default=0)
 
+    @property
+    def watchers(self) -> int:
+        """How many watches other nodes have here."""
+        return len(self._notifier)
+
     def live_contacts(self, limit: int) -> list[Contact]:
         """Seated contacts that are not failing, the most recently heard of first."""
         heard = [seat for router in self._routers.values() for seat in router.live_contacts()]
