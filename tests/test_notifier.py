@@ -337,6 +337,9 @@ async def test_nobody_is_told_after_the_end() -> None:
     node, who = await start_node(world), Follower(world)
     await who.watch(node, pack_watch(KEY, None))
     node.shared.store.keep(RECORD, NOW)
+    await asyncio.sleep(0.1)
+    node.shared.store.keep(value_record(seq=6), NOW)  # waits for the end of the moment
     await close(node)
+    node.shared.store.keep(value_record(seq=7), NOW)
     await asyncio.sleep(10)
-    assert who.pushed == []
+    assert who.pushed_records() == [RECORD.blob]

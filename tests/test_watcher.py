@@ -28,7 +28,7 @@ from support import (
 from atonce_sim.world import VirtualHost, World
 from dht_atonce.config import DhtConfig
 from dht_atonce.datagrams import DatagramSocket, OnDatagram
-from dht_atonce.dht.node import Change, DhtNode, KeyWatch, WatchEvent
+from dht_atonce.dht.node import DhtNode, KeyChange, KeyWatch, WatchEvent
 from dht_atonce.dht.wire import Noted, NoteOutcome, Notify, Refused
 from dht_atonce.endpoints import Address
 from dht_atonce.records import GONE, PresenceRecord, ValueRecord, presence_key, value_key
@@ -61,7 +61,7 @@ class Listener:
         return [event.record.value[0] for _, event in self.events if isinstance(event.record, ValueRecord)]
 
     @property
-    def changes(self) -> list[Change]:
+    def changes(self) -> list[KeyChange]:
         return [event.change for _, event in self.events]
 
     async def hears(self, value: int, within_s: float) -> float:
@@ -140,7 +140,7 @@ async def test_a_goodbye_is_heard() -> None:
     async with listening(watcher, key) as heard:
         await say(GONE, is_goodbye=True)
         await asyncio.sleep(SOON_S)
-        assert heard.changes == [Change.RECORD, Change.GOODBYE]
+        assert heard.changes == [KeyChange.RECORD, KeyChange.GOODBYE]
     await close(*nodes)
 
 
@@ -152,9 +152,9 @@ async def test_the_end_of_a_record_is_heard_when_it_comes_by_the_watchers_own_cl
         node.shared.store.keep(record, node.shared.wall())
     async with listening(nodes[2], record.key) as heard:
         await asyncio.sleep(1)
-        assert heard.changes == [Change.RECORD]
+        assert heard.changes == [KeyChange.RECORD]
         await asyncio.sleep(200)
-        assert heard.changes == [Change.RECORD, Change.EXPIRED]
+        assert heard.changes == [KeyChange.RECORD, KeyChange.EXPIRED]
         at, event = heard.events[-1]
         assert event.record == record
         assert at + NOW == pytest.approx(record.expires, abs=0.01)
@@ -186,7 +186,7 @@ async def test_nobody_makes_a_watcher_believe_that_a_record_is_over_or_another()
             )
         ]
         assert [type(answer) for answer in answers] == [Noted, Refused, Refused, Noted, Refused]
-        assert heard.changes == [Change.RECORD]
+        assert heard.changes == [KeyChange.RECORD]
         assert heard.watch.record == record
         # What is true may come from anybody.
         newer = value_record(who=identity(5), seq=8)

@@ -11,7 +11,7 @@ from support import NOW, contact, presence, value_record
 
 from dht_atonce.config import DhtConfig
 from dht_atonce.dht.contact import Contact
-from dht_atonce.dht.watches import Change, Watches, WatchEvent
+from dht_atonce.dht.watches import KeyChange, Watches, WatchEvent
 from dht_atonce.dht.wire import NEARER, WATCHED
 from dht_atonce.endpoints import Family
 from dht_atonce.records import GONE
@@ -188,12 +188,12 @@ def test_the_number_of_keys_is_bounded() -> None:
 
 def test_a_record_is_news_once() -> None:
     ours = watching()
-    assert ours.on_record(RECORD, NOW) == WatchEvent(Change.RECORD, RECORD)
+    assert ours.on_record(RECORD, NOW) == WatchEvent(KeyChange.RECORD, RECORD)
     assert ours.on_record(RECORD, NOW) is None
     assert ours.on_record(value_record(seq=4), NOW) is None
     assert ours.on_record(value_record("other"), NOW) is None
     newer = value_record(seq=6, value=b"newer")
-    assert ours.on_record(newer, NOW) == WatchEvent(Change.RECORD, newer)
+    assert ours.on_record(newer, NOW) == WatchEvent(KeyChange.RECORD, newer)
     assert ours.record(KEY) == newer
 
 
@@ -202,7 +202,7 @@ def test_a_goodbye_is_told_as_one() -> None:
     ours = watches()
     ours.add(there.key)
     ours.on_record(there, NOW)
-    assert ours.on_record(gone, NOW) == WatchEvent(Change.GOODBYE, gone)
+    assert ours.on_record(gone, NOW) == WatchEvent(KeyChange.GOODBYE, gone)
     assert ours.take_expired(NOW + 101) == []  # that a goodbye ends is no news
     assert ours.is_over(gone.key)
     assert ours.on_record(there, NOW + 102) is None  # nor is what it ended
@@ -213,12 +213,12 @@ def test_a_record_is_over_by_its_own_expiry() -> None:
     ours.on_record(record, NOW)
     assert ours.deadline(10.0, NOW) <= 110.0
     assert ours.take_expired(NOW + 99.9) == []
-    assert ours.take_expired(NOW + 100) == [WatchEvent(Change.EXPIRED, record)]
+    assert ours.take_expired(NOW + 100) == [WatchEvent(KeyChange.EXPIRED, record)]
     assert ours.take_expired(NOW + 200) == []
     assert ours.on_record(record, NOW + 200) is None
     back = value_record(seq=6, expires=NOW + 300)
-    assert ours.on_record(back, NOW + 200) == WatchEvent(Change.RECORD, back)
-    assert ours.take_expired(NOW + 300) == [WatchEvent(Change.EXPIRED, back)]
+    assert ours.on_record(back, NOW + 200) == WatchEvent(KeyChange.RECORD, back)
+    assert ours.take_expired(NOW + 300) == [WatchEvent(KeyChange.EXPIRED, back)]
 
 
 def test_what_is_over_already_is_no_news() -> None:

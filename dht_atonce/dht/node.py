@@ -21,7 +21,7 @@ from dht_atonce.dht.routing import RoutingTable
 from dht_atonce.dht.shared import Shared
 from dht_atonce.dht.upkeep import Upkeep
 from dht_atonce.dht.watcher import KeyWatch, Watcher
-from dht_atonce.dht.watches import Change, WatchEvent
+from dht_atonce.dht.watches import KeyChange, WatchEvent
 from dht_atonce.dht.wire import FindNode, Ping
 from dht_atonce.endpoints import Address, Family
 from dht_atonce.errors import WireError
@@ -30,7 +30,7 @@ from dht_atonce.identity import Identity, NodeKey, PeerId
 from dht_atonce.records import PresenceRecord, ValueRecord, is_newer, value_key
 from dht_atonce.tasks import TaskGroup
 
-__all__ = ["Change", "DhtNode", "FindResult", "KeyWatch", "PublishResult", "WatchEvent"]
+__all__ = ["DhtNode", "FindResult", "KeyChange", "KeyWatch", "PublishResult", "WatchEvent"]
 
 AnyRecord = PresenceRecord | ValueRecord
 

@@ -49,7 +49,11 @@ class Notifier:
     def on_change(self, key: bytes) -> None:
         """Our store has a newer record of `key`, or has lost it to time."""
         if self._watchers.is_watched(key):
-            self._watchers.on_change(key, self._shared.now())
+            now = self._shared.now()
+            self._watchers.on_change(key, now)
+            if self._is_running and self._watchers.deadline() <= now:
+                # At once: the loop may have much to read before it comes to its timers.
+                self._push_due(now)
             self._arm()
 
     def on_watch(self, sender: Contact, request: Watch, room: int, wall: float) -> Granted:
@@ -98,15 +102,17 @@ class Notifier:
             if self._timer_at <= deadline:
                 return  # too early is looked at once too often, and cheaper than a new one
             self._timer.cancel()
-        # Never from within an input: who asked is answered first, and what comes in the same turn goes out together.
         self._timer = asyncio.get_running_loop().call_at(deadline, self._on_timer)
         self._timer_at = deadline
 
     def _on_timer(self) -> None:
         self._timer = None
-        for push in self._watchers.take(self._shared.now()):
-            self._push(push)
+        self._push_due(self._shared.now())
         self._arm()
+
+    def _push_due(self, now: float) -> None:
+        for push in self._watchers.take(now):
+            self._push(push)
 
     def _push(self, push: Push) -> None:
         shared, protocol = self._shared, self._servers[push.contact.address.family].protocol

@@ -13,7 +13,7 @@ from dht_atonce.dht.family import FamilyServer
 from dht_atonce.dht.holders import Batch
 from dht_atonce.dht.protocol import Answer
 from dht_atonce.dht.shared import Shared
-from dht_atonce.dht.watches import Change, Watches, WatchEvent
+from dht_atonce.dht.watches import KeyChange, Watches, WatchEvent
 from dht_atonce.dht.wire import Notify, Watch, Watching, pack_watch
 from dht_atonce.endpoints import Family
 from dht_atonce.errors import RecordError
@@ -194,7 +194,7 @@ class Watcher:
             self._hear(stored)
         record = self.live(key)
         if record is not None:
-            reader.on_event(WatchEvent(Change.GOODBYE if record.is_goodbye else Change.RECORD, record))
+            reader.on_event(WatchEvent(KeyChange.GOODBYE if record.is_goodbye else KeyChange.RECORD, record))
         self._pump()
 
     def close(self, reader: KeyWatch) -> None:

@@ -22,14 +22,14 @@ from dht_atonce.dht.reach import Reach
 from dht_atonce.endpoints import Family
 from dht_atonce.records import PresenceRecord, ValueRecord, is_newer
 
-__all__ = ["Change", "WatchEvent", "Watches"]
+__all__ = ["KeyChange", "WatchEvent", "Watches"]
 
 AnyRecord = PresenceRecord | ValueRecord
 
 _JITTER = 0.1
 
 
-class Change(Enum):
+class KeyChange(Enum):
     """What happened at a watched key."""
 
     RECORD = "record"
@@ -44,7 +44,7 @@ class Change(Enum):
 class WatchEvent:
     """A change at a watched key."""
 
-    change: Change
+    change: KeyChange
     record: AnyRecord
     """The newest; of `EXPIRED`, the one that is over."""
 
@@ -183,7 +183,7 @@ class Watches:
             # One that comes up too early is moved on: a record that is renewed all the time has one entry.
             watched.expiry_at = record.expires
             heapq.heappush(self._expiries, (record.expires, next(self._number), record.key))
-        return WatchEvent(Change.GOODBYE if record.is_goodbye else Change.RECORD, record)
+        return WatchEvent(KeyChange.GOODBYE if record.is_goodbye else KeyChange.RECORD, record)
 
     def take_expired(self, wall: float) -> list[WatchEvent]:
         """The records whose time is over now. A goodbye's end is no news."""
@@ -203,7 +203,7 @@ class Watches:
                 continue
             watched.is_over = True
             if not record.is_goodbye:
-                events.append(WatchEvent(Change.EXPIRED, record))
+                events.append(WatchEvent(KeyChange.EXPIRED, record))
         return events
 
     # --- lookups ---
