@@ -217,6 +217,40 @@ async def test_what_a_lookup_finds_is_heard_too() -> None:
 
 
 @virtual
+async def test_what_a_lookup_finds_behind_its_first_answer_is_heard_too() -> None:
+    nodes = await start_nodes(World(), 12)
+    older, newer = (value_record(who=identity(5), seq=seq) for seq in (5, 6))
+    async with listening(nodes[2], older.key) as heard:
+        holders = [node for node in nodes if node.watchers]
+        for node in holders:
+            node.shared.store.on_change = None
+            node.shared.store.keep(older, node.shared.wall())
+        holders[-1].shared.store.keep(newer, NOW)
+        found = await nodes[2].find(older.key)
+        assert found.record == older
+        await asyncio.sleep(0.5)
+        assert [event.record for _, event in heard.events] == [older, newer]
+    await close(*nodes)
+
+
+@virtual
+async def test_what_is_there_is_heard_before_its_nodes_have_been_asked() -> None:
+    nodes = await start_nodes(World(latency_s=0.05), 20)
+    await nodes[3].set("name", 1)
+    watch = next(node for node in nodes if not node.shared.store.count).watch(key_of(nodes[3]))
+    began = asyncio.get_running_loop().time()
+    heard = Listener(watch)
+    await watch.start()
+    settled_s = asyncio.get_running_loop().time() - began
+    await heard.hears(1, 0.0)
+    # The first answer brings it; the nearest have yet to be found, and then to be asked.
+    assert heard.events[0][0] - began == pytest.approx(0.1)
+    assert settled_s >= 0.29
+    await heard.end()
+    await close(*nodes)
+
+
+@virtual
 async def test_a_node_hears_of_its_own_records_and_of_those_it_holds() -> None:
     node = await start_node(World())
     await node.set("name", 1)
