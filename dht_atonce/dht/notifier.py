@@ -24,20 +24,20 @@ _RECORD_HEAD = 3  # bytes of msgpack before a record
 class Notifier:
     """The holder's side of all watches at one node, in all families."""
 
-    __slots__ = ("_is_running", "_own_id", "_servers", "_shared", "_timer", "_timer_at", "_watchers")
+    __slots__ = ("_is_running", "_made", "_own_id", "_servers", "_shared", "_timer", "_timer_at")
 
     def __init__(self, shared: Shared, servers: dict[Family, FamilyServer]) -> None:
         self._shared = shared
         self._servers = servers
         self._own_id = int.from_bytes(shared.node_key.id, "big")
-        self._watchers = Watchers(shared.config, shared.host.rng, local=shared.network.local)
+        self._made: Watchers | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._is_running = True
 
     def __len__(self) -> int:
         """How many watches others have here."""
-        return len(self._watchers)
+        return len(self._made) if self._made is not None else 0
 
     def stop(self) -> None:
         """Push nothing more."""
@@ -48,7 +48,7 @@ class Notifier:
 
     def on_change(self, key: bytes) -> None:
         """Our store has a newer record of `key`, or has lost it to time."""
-        if self._watchers.is_watched(key):
+        if self._made is not None and self._made.is_watched(key):
             now = self._shared.now()
             self._watchers.on_change(key, now)
             if self._is_running and self._watchers.deadline() <= now:
@@ -83,6 +83,14 @@ class Notifier:
         return Granted(lease_s, bytes(outcomes), records)
 
     # --- inside ---
+
+    @property
+    def _watchers(self) -> Watchers:
+        """Made when it is needed: most nodes of a small simulation never are watched, and all have to fit."""
+        if self._made is None:
+            shared = self._shared
+            self._made = Watchers(shared.config, shared.host.rng, local=shared.network.local)
+        return self._made
 
     def _has_nearer(self, sender: Contact, key: bytes) -> bool:
         """Whether we know as many nodes nearer to `key` than us as a key is watched at, without `sender`."""

@@ -110,6 +110,19 @@ class KeyWatch:
 class Watcher:
     """The watches of one node, in all families."""
 
+    __slots__ = (
+        "_is_running",
+        "_made",
+        "_readers",
+        "_servers",
+        "_settling",
+        "_shared",
+        "_start_lookup",
+        "_tasks",
+        "_timer",
+        "_timer_at",
+    )
+
     def __init__(
         self, shared: Shared, servers: dict[Family, FamilyServer], tasks: TaskGroup, start_lookup: StartLookup
     ) -> None:
@@ -117,7 +130,7 @@ class Watcher:
         self._servers = servers
         self._tasks = tasks
         self._start_lookup = start_lookup
-        self._watches = Watches(shared.config, shared.host.rng, local=shared.network.local)
+        self._made: Watches | None = None
         self._readers: dict[bytes, dict[KeyWatch, None]] = {}
         self._settling: dict[bytes, list[asyncio.Future[None]]] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -134,10 +147,11 @@ class Watcher:
         """End all watches. Each node that watches for us is told so once, and nobody waits for its answer."""
         if not self._is_running:
             return
-        for key in self._watches:
-            self._watches.remove(key)
-        for batch in self._watches.at.take(self._shared.now()):
-            self._ask(batch)
+        if self._made is not None:
+            for key in self._made:
+                self._made.remove(key)
+            for batch in self._made.at.take(self._shared.now()):
+                self._ask(batch)
         self._is_running = False
         if self._timer is not None:
             self._timer.cancel()
@@ -156,7 +170,7 @@ class Watcher:
 
     def on_record(self, record: AnyRecord | None) -> None:
         """A verified record was found or stored, by whatever way: tell who watches it, if it is news."""
-        if record is not None and record.key in self._watches:
+        if record is not None and record.key in self._readers:
             self._hear(record)
             self._arm()
 
@@ -165,7 +179,7 @@ class Watcher:
 
         An empty one says that it has expired there. That is for our clock to say.
         """
-        if request.key not in self._watches:
+        if request.key not in self._readers:
             return False
         held = self._watches.record(request.key)
         if request.record and (held is None or held.blob != request.record):
@@ -229,6 +243,14 @@ class Watcher:
         return self._watches.holders(key)
 
     # --- inside: what is due ---
+
+    @property
+    def _watches(self) -> Watches:
+        """Made when it is needed: a simulation has thousands of nodes, and few of them watch."""
+        if self._made is None:
+            shared = self._shared
+            self._made = Watches(shared.config, shared.host.rng, local=shared.network.local)
+        return self._made
 
     def _arm(self) -> None:
         deadline = self._watches.deadline(self._shared.now(), self._shared.wall())
