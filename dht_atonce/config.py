@@ -149,6 +149,43 @@ class DhtConfig:
     """Lookups of one node that run at once; more wait their turn."""
     publish_backoff_first_s: float = 1.0
     publish_backoff_max_s: float = 60.0
+    watch_nodes: int = 4
+    """A key is watched at so many of the nodes nearest to it: one may be dead, and one may withhold."""
+    watch_lease_s: float = 300.0
+    """What is asked for, and the longest that is granted; renewed at a third of it."""
+    max_watched: int = 10_000
+    """Keys that one node watches."""
+    watch_lookups: int = 16
+    """Lookups for the sake of watches that run at once; those of the app shall not wait for them."""
+    watch_lookups_per_s: float = 10.0
+    """Each watched key is looked up once per lease; beyond 3,000 of them, as often as this allows."""
+    watch_lookup_pause_s: float = 10.0
+    """Between a lookup of a watched key and the next because a holder was lost; doubled with each of those."""
+    watch_retry_first_s: float = 1.0
+    watch_retry_max_s: float = 30.0
+    """A watched key for which nobody was found is looked up again after a pause that doubles."""
+    keep_alive_s: float = 25.0
+    """NATs forget a way through after 30 s (RFC 4787 asks for 120 s, few give it)."""
+    max_keep_alives: int = 256
+    """Nodes that are pinged to keep a way open; from others, news comes with the renewal at the latest."""
+    reach_life_s: float = 600.0
+    """How long it is believed that strangers can reach us, or that they cannot."""
+    max_watches: int = 20_000
+    """Watches that others have here, some 400 B each."""
+    max_watches_per_key: int = 2_000
+    max_watches_per_watcher: int = 4_096
+    """One node that watches 10,000 keys in a network of ten has as many at each."""
+    max_watches_per_subnet: int = 4_096
+    """Off in local networks."""
+    notify_per_s: float = 500.0
+    """Pushes of one node, some 1.3 Mbit/s: a thousand watchers of one key hear of a change within two seconds."""
+    notify_burst: int = 50
+    notify_moment_s: float = 0.2
+    """What changes at one key within this time is pushed as one."""
+    notify_misses: int = 3
+    """A watcher that misses so many pushes in a row is dropped."""
+    notify_retry_s: float = 1.0
+    """Until the next push to a watcher that missed one; doubled with each."""
     clock_warn_s: float = 60.0
     """A clock that differs by more from the median of others' is corrected for signing, and a warning is given."""
     clock_refuse_s: float = 86400.0

@@ -181,6 +181,10 @@ def bodies() -> dict[str, list[Vector]]:
         wire.FindNode(0, REQUEST_ID, 0, TARGET, 2),
         wire.FindValue(0, REQUEST_ID, 0, TARGET, 0),
         wire.Store(0, REQUEST_ID, 0, record),
+        wire.Watch(0, REQUEST_ID, 0, 300, [wire.pack_watch(presence().key, presence()), wire.pack_watch(TARGET, None)]),
+        wire.Watch(0, REQUEST_ID, wire.FLAG_NO_SEAT, 0, [wire.pack_watch(TARGET, None)]),
+        wire.Notify(0, REQUEST_ID, 0, presence().key, record),
+        wire.Notify(0, REQUEST_ID, 0, TARGET, b""),
     ]
     replies: list[wire.Reply] = [
         wire.Pong(0, REQUEST_ID, 0, COOKIE, you4, TIME_MS),
@@ -191,6 +195,10 @@ def bodies() -> dict[str, list[Vector]]:
         wire.Stored(0, REQUEST_ID, 0, b"", you4, TIME_MS, wire.StoreOutcome.NEWER_HELD, record),
         wire.NeedCookie(0, REQUEST_ID, 0, COOKIE, you4, TIME_MS),
         wire.Refused(0, REQUEST_ID, wire.FLAG_NO_SEAT, b"", you4, TIME_MS, wire.Refusal.NOT_HERE),
+        wire.Watching(0, REQUEST_ID, 0, b"", you4, TIME_MS, 300, bytes([wire.WATCHED, 0]), [record]),
+        wire.Watching(0, REQUEST_ID, 0, COOKIE, you6, TIME_MS, 300, bytes([wire.WATCHED | wire.NEARER]), []),
+        wire.Noted(0, REQUEST_ID, 0, COOKIE, you4, TIME_MS, wire.NoteOutcome.NOTED),
+        wire.Noted(0, REQUEST_ID, 0, b"", you4, TIME_MS, wire.NoteOutcome.NOT_WATCHED),
     ]
     return {
         "requests": [_body(request) for request in requests],
@@ -200,8 +208,11 @@ def bodies() -> dict[str, list[Vector]]:
         "refused requests": [
             {"title": title, "body": encode(fields).hex()}
             for title, fields in (
-                ("an operation that is not known", [6, 0, REQUEST_ID, 0]),
-                ("WATCH, which is reserved", [5, 0, REQUEST_ID, 0]),
+                ("an operation that is not known", [99, 0, REQUEST_ID, 0]),
+                ("a watch that is too short", [5, 0, REQUEST_ID, 0, 300, [bytes(31)]]),
+                ("more than 32 watches", [5, 0, REQUEST_ID, 0, 300, [bytes(32)] * 33]),
+                ("a lease beyond 16 bits", [5, 0, REQUEST_ID, 0, 1 << 16, []]),
+                ("a key that is no id", [6, 0, REQUEST_ID, 0, TARGET[:19], b""]),
                 ("a short request id", [1, 0, REQUEST_ID[:7], 0]),
                 ("a target that is no id", [2, 0, REQUEST_ID, 0, TARGET[:19], 0]),
                 ("a record beyond 512 B", [4, 0, REQUEST_ID, 0, bytes(513)]),

@@ -188,8 +188,16 @@ def test_refused_records(vector: dict[str, str]) -> None:
 
 # --- 3. Datagrams ---
 
-OPS = {"Ping": 1, "FindNode": 2, "FindValue": 3, "Store": 4}
-ANSWERS = {"Pong": 1, "Found": 2, "Stored": 3, "NeedCookie": 4, "Refused": 5}
+OPS = {"Ping": 1, "FindNode": 2, "FindValue": 3, "Store": 4, "Watch": 5, "Notify": 6}
+ANSWERS = {"Pong": 1, "Found": 2, "Stored": 3, "NeedCookie": 4, "Refused": 5, "Watching": 6, "Noted": 7}
+
+
+def test_watches_are_packed_as_written() -> None:
+    record = make_vectors.presence()
+    packed = record.key + make_vectors.SEQ.to_bytes(8, "big") + blake2b(32, record.blob[66:])[:4]
+    assert wire.pack_watch(record.key, record) == packed
+    assert wire.unpack_watch(packed) == (record.key, make_vectors.SEQ, packed[28:])
+    assert wire.pack_watch(record.key, None) == record.key + bytes(12)
 
 
 @vectors("bodies", "requests", "replies")

@@ -14,11 +14,14 @@ from dht_atonce.config import DhtConfig, NetworkConfig
 from dht_atonce.dht.contact import Contact
 from dht_atonce.dht.crawl import Crawl
 from dht_atonce.dht.family import FamilyServer
+from dht_atonce.dht.notifier import Notifier
 from dht_atonce.dht.own import OwnRecords, Signer
 from dht_atonce.dht.publishing import Publisher, PublishResult
 from dht_atonce.dht.routing import RoutingTable
 from dht_atonce.dht.shared import Shared
 from dht_atonce.dht.upkeep import Upkeep
+from dht_atonce.dht.watcher import KeyWatch, Watcher
+from dht_atonce.dht.watches import KeyChange, WatchEvent
 from dht_atonce.dht.wire import FindNode, Ping
 from dht_atonce.endpoints import Address, Family
 from dht_atonce.errors import WireError
@@ -27,9 +30,11 @@ from dht_atonce.identity import Identity, NodeKey, PeerId
 from dht_atonce.records import PresenceRecord, ValueRecord, is_newer, value_key
 from dht_atonce.tasks import TaskGroup
 
-__all__ = ["DhtNode", "FindResult", "PublishResult"]
+__all__ = ["DhtNode", "FindResult", "KeyChange", "KeyWatch", "PublishResult", "WatchEvent"]
 
 AnyRecord = PresenceRecord | ValueRecord
+
+_KEY_BYTES = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +98,9 @@ class DhtNode:
         self._tasks = TaskGroup()
         self._publisher = Publisher(self.shared, self.servers, (self.incarnation, *past_incarnations))
         self._upkeep = Upkeep(self.shared, self.servers, self._publisher, self._tasks)
+        self._notifier = Notifier(self.shared, self.servers)
+        self._watcher = Watcher(self.shared, self.servers, self._tasks, self._find_in)
+        self.shared.store.on_change = self._on_stored
         self._lookups: asyncio.Semaphore | None = None
 
     # --- life ---
@@ -109,6 +117,8 @@ class DhtNode:
         server.protocol.on_seated = self._on_seated
         server.protocol.on_request = self.on_request
         server.protocol.on_outcome = self.on_outcome
+        server.protocol.operations.on_watch = self._notifier.on_watch
+        self._watcher.attach(server)
         await server.listen(port, interface)
         self.servers[family] = server
         self._upkeep.start()
@@ -117,6 +127,8 @@ class DhtNode:
 
     def stop(self) -> None:
         """Close the sockets and end all tasks, without waiting for them."""
+        self._watcher.stop()
+        self._notifier.stop()
         self._tasks.close()
         self._upkeep.stop()
         for server in self.servers.values():
@@ -142,6 +154,11 @@ class DhtNode:
     def known_nodes(self) -> int:
         """How many nodes have a seat, in the family that has more."""
         return max((len(router) for router in self._routers.values()), default=0)
+
+    @property
+    def watchers(self) -> int:
+        """How many watches other nodes have here."""
+        return len(self._notifier)
 
     def live_contacts(self, limit: int) -> list[Contact]:
         """Seated contacts that are not failing, the most recently heard of first."""
@@ -269,6 +286,18 @@ class DhtNode:
         hops = crawl.lookup.record_hops if crawl is not None and not local else 0
         return FindResult(record, local, hops, requests, self.shared.now() - began)
 
+    def watch(self, key: bytes) -> KeyWatch:
+        """Hear of each new record of `key` (20 B), of its goodbye and its expiry, as it happens: an async context
+        manager, and an async iterator of `WatchEvent`.
+
+        The nodes nearest to the key push it, so it takes about one round trip from when they have it; what a push did
+        not bring comes with the next renewal, within two minutes. Several watches of one key share what they cost.
+        Raises ValueError for what is no key, and on its start beyond 10,000 keys.
+        """
+        if len(key) != _KEY_BYTES:
+            raise ValueError(f"a key has {_KEY_BYTES} bytes")
+        return self._watcher.watch(key)
+
     async def publish(self, key: bytes, sign: Signer, *, is_goodbye: bool = False) -> PublishResult:
         """Say something under our own `key`, now and again at each quarter of the record's life.
 
@@ -329,9 +358,10 @@ class DhtNode:
         own_id, target = int.from_bytes(self.shared.node_key.id, "big"), int.from_bytes(key, "big")
         return any(router.is_responsible(own_id, target) for router in self._routers.values())
 
-    def _find_in(self, server: FamilyServer, key: bytes, *, eager: bool) -> Crawl:
+    def _find_in(self, server: FamilyServer, key: bytes, *, eager: bool = False) -> Crawl:
         crawl = server.crawl(key, wants_record=True, eager=eager, want=self._want(server.family))
-        crawl.done.add_done_callback(lambda _: self._repair(server, crawl))
+        crawl.first.add_done_callback(lambda first: self._watcher.on_record(first.result()))
+        crawl.done.add_done_callback(lambda _: self._on_found(server, crawl))
         return crawl
 
     async def _first(self, crawls: list[Crawl]) -> tuple[AnyRecord | None, Crawl | None]:
@@ -355,6 +385,10 @@ class DhtNode:
                 best = (record, crawl)
         return best
 
+    def _on_found(self, server: FamilyServer, crawl: Crawl) -> None:
+        self._watcher.on_record(crawl.lookup.record)
+        self._repair(server, crawl)
+
     def _repair(self, server: FamilyServer, crawl: Crawl) -> None:
         """Give the newest record to those of the nearest that answered without it."""
         record = crawl.lookup.record
@@ -363,6 +397,11 @@ class DhtNode:
         for contact in crawl.lookup.lacking(min(self.shared.network.k, self.shared.config.agreement)):
             self.counters["dht.repairs"] += 1
             server.protocol.store(contact, record.blob, lambda _: None)
+
+    def _on_stored(self, record: AnyRecord, is_over: bool) -> None:
+        self._notifier.on_change(record.key)
+        if not is_over:
+            self._watcher.on_record(record)
 
     def _on_seated(self, contact: Contact) -> None:
         self._upkeep.on_seated(contact)

@@ -4,6 +4,7 @@ No sending, no clock: each handler takes a request and gives a reply.
 """
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from dht_atonce.config import NetworkConfig
@@ -18,6 +19,9 @@ from dht_atonce.dht.wire import (
     FindValue,
     Found,
     NeedCookie,
+    Noted,
+    NoteOutcome,
+    Notify,
     Ping,
     Pong,
     Refusal,
@@ -27,15 +31,19 @@ from dht_atonce.dht.wire import (
     Store,
     Stored,
     StoreOutcome,
+    Watch,
+    Watching,
 )
 from dht_atonce.endpoints import Family
 from dht_atonce.errors import RecordError
 from dht_atonce.records import RecordParser
 
-__all__ = ["Asked", "Operations"]
+__all__ = ["Asked", "Granted", "Operations"]
 
 _FOUND_OVERHEAD: Final = 58 + 16 + 3 + 72  # header, MAC, prefix, and a FOUND body without contacts and record
+_WATCHING_OVERHEAD: Final = 58 + 16 + 3 + 72  # the same of a WATCHING, without outcomes and records
 _CONTACT_SIZE: Final = {Family.IPV4: 40, Family.IPV6: 52}  # with its two bytes of msgpack
+_Head = tuple[int, bytes, int, bytes, bytes, int]
 _OTHER: Final = {Family.IPV4: Family.IPV6, Family.IPV6: Family.IPV4}
 
 
@@ -50,6 +58,14 @@ class Asked(NamedTuple):
     """What the reply hands out, maybe nothing."""
     room: int
     """Bytes that the reply's datagram may have."""
+
+
+class Granted(NamedTuple):
+    """What became of a request to watch; the fields of WATCHING."""
+
+    lease_s: int
+    outcomes: bytes
+    records: list[bytes]
 
 
 class Operations:
@@ -75,6 +91,11 @@ class Operations:
         self._counters = counters
         self._flags = FLAG_NO_SEAT if no_seat else 0
         self._stores = stores
+        self.on_watch: Callable[[Contact, Watch, int, float], Granted] | None = None
+        """Grants watches to a sender whose address is proved; told how many bytes there are for records, and Unix
+        seconds. None: nobody can watch here."""
+        self.on_notify: Callable[[Notify, float], bool] | None = None
+        """Hears what is pushed to us, and Unix seconds; gives whether it is watched, and raises `RecordError`."""
 
     def answer(self, asked: Asked, wall: float) -> Reply:
         """The reply to a request; `wall` is Unix seconds."""
@@ -96,11 +117,15 @@ class Operations:
                 return self._found(asked, head, request.key, request.want, self._held(request.key, wall))
             case Store():
                 return self._stored(asked, head, request.record, wall)
+            case Watch():
+                return self._watching(asked, head, request, wall)
+            case Notify():
+                return self._noted(head, request, wall)
 
     def _found(
         self,
         asked: Asked,
-        head: tuple[int, bytes, int, bytes, bytes, int],
+        head: _Head,
         target: bytes,
         want: int,
         record: bytes,
@@ -135,7 +160,7 @@ class Operations:
         nearest = self._routers[family].find_neighbors(target, count, exclude=sender.id)
         return [contact.packed for contact in nearest]
 
-    def _stored(self, asked: Asked, head: tuple[int, bytes, int, bytes, bytes, int], blob: bytes, wall: float) -> Reply:
+    def _stored(self, asked: Asked, head: _Head, blob: bytes, wall: float) -> Reply:
         if not asked.proved:
             return NeedCookie(*head)
         if not self._stores:
@@ -153,3 +178,19 @@ class Operations:
         if keeping.changed:
             self._counters["dht.stored"] += 1
         return Stored(*head, StoreOutcome.STORED, b"")
+
+    def _watching(self, asked: Asked, head: _Head, request: Watch, wall: float) -> Reply:
+        if not asked.proved:
+            return NeedCookie(*head)
+        if not self._stores or self.on_watch is None:
+            return Refused(*head, Refusal.NOT_HERE)
+        room = asked.room - _WATCHING_OVERHEAD - len(request.watches)
+        return Watching(*head, *self.on_watch(asked.sender, request, room, wall))
+
+    def _noted(self, head: _Head, request: Notify, wall: float) -> Reply:
+        try:
+            is_watched = self.on_notify is not None and self.on_notify(request, wall)
+        except RecordError as error:
+            self._counters[f"record.{error.reason}"] += 1
+            return Refused(*head, Refusal.BAD_RECORD)
+        return Noted(*head, NoteOutcome.NOTED if is_watched else NoteOutcome.NOT_WATCHED)

@@ -14,6 +14,7 @@ from dht_atonce.datagrams import MAX_DATAGRAM, DatagramSocket
 from dht_atonce.dht.contact import Contact, contact_at
 from dht_atonce.dht.cookies import Proof
 from dht_atonce.dht.operations import Asked, Operations
+from dht_atonce.dht.reach import QUIET_S
 from dht_atonce.dht.requests import Answer, OnAnswer, Outstanding, Requests
 from dht_atonce.dht.routing import RoutingTable, Seating
 from dht_atonce.dht.sealing import COOKIE_SIZE, NONCE_SIZE, Opened, PacketType, answer_key_request, read_key_reply
@@ -24,6 +25,8 @@ from dht_atonce.dht.wire import (
     FindValue,
     Found,
     NeedCookie,
+    Noted,
+    Notify,
     Ping,
     Pong,
     Refused,
@@ -31,6 +34,8 @@ from dht_atonce.dht.wire import (
     Request,
     Store,
     Stored,
+    Watch,
+    Watching,
     reply_decoder,
     request_decoder,
 )
@@ -47,6 +52,8 @@ _EXPECTED: dict[type[Any], tuple[type[Any], ...]] = {
     FindNode: (Found, Refused),
     FindValue: (Found, Refused),
     Store: (Stored, Refused),
+    Watch: (Watching, Refused),
+    Notify: (Noted, Refused),
 }
 
 # Read from their classes, these cost more than what is done with them for each packet.
@@ -79,7 +86,7 @@ class SealedProtocol(KademliaProtocol):
         self._outstanding = self._requests.waiting
         self.router = RoutingTable(own, shared.network.k, shared.config, local=shared.network.local, now=shared.now())
         routers[family] = self.router
-        self._operations = Operations(
+        self.operations = Operations(
             family,
             routers,
             shared.store,
@@ -94,6 +101,8 @@ class SealedProtocol(KademliaProtocol):
         self.on_request: Callable[[Contact, bool, bool], None] | None = None
         """Told of each request that could be read: from whom, whether the address was proved, and whether it takes
         seats."""
+        self.on_stranger: Callable[[float], None] | None = None
+        """Told when a request comes from somebody of whom we have heard nothing for a while."""
         self.on_outcome: Callable[[Contact, bool], None] | None = None
         """Told of each of our requests that ended: whom it went to, and whether it was answered."""
 
@@ -193,6 +202,8 @@ class SealedProtocol(KademliaProtocol):
         now = shared.now()
         proof = shared.cookies.check(opened.cookie, sender.address, sender.key, now)
         takes_seats = not request.flags & FLAG_NO_SEAT
+        if self.on_stranger is not None and not self._was_heard_of(sender, now):
+            self.on_stranger(now)
         if proof is not _UNPROVED:
             self._on_proved(sender, takes_seats, now)
             proved = True
@@ -202,7 +213,7 @@ class SealedProtocol(KademliaProtocol):
             proved = self.router.proved_within(sender, self._shared.config.cookie_use_s, now)
         cookie = b"" if proof is _CURRENT else shared.cookies.issue(sender.address, sender.key, now)
         room = MAX_DATAGRAM if proved else min(MAX_DATAGRAM, _UNPROVED_FACTOR * size)
-        reply = self._operations.answer(Asked(request, sender, proved, cookie, room), shared.wall())
+        reply = self.operations.answer(Asked(request, sender, proved, cookie, room), shared.wall())
         datagram = shared.sealer.seal(_REPLY, sender.key, encode(reply), shared.host.rng.randbytes(NONCE_SIZE))
         if len(datagram) > room:
             self._counters["dht.over_room"] += 1
@@ -213,6 +224,9 @@ class SealedProtocol(KademliaProtocol):
             self._socket.send(datagram, sender.address)
         if self.on_request is not None:
             self.on_request(sender, proved, takes_seats)
+
+    def _was_heard_of(self, sender: Contact, now: float) -> bool:
+        return self.router.proved_within(sender, QUIET_S, now) or bool(self._shared.known.cookie(sender, now))
 
     def _on_reply(self, reply: Reply, key: bytes, source: Address) -> None:
         shared = self._shared
@@ -228,9 +242,11 @@ class SealedProtocol(KademliaProtocol):
         has_cookie = len(reply.cookie) == COOKIE_SIZE
         if has_cookie:
             shared.known.on_cookie(sender, reply.cookie, now)
-        shared.observed.on_you(sender.key, reply.you)
-        # Half of the round trip passed since they looked at their clock.
-        shared.skew.on_time(sender.key, reply.time_ms / 1000 + rtt_s / 2, shared.host.clock.wall())
+        if not isinstance(outstanding.request, Notify):
+            # Those we chose to ask have a voice. Whom we notify chose us, and may come in any number.
+            shared.observed.on_you(sender.key, reply.you)
+            # Half of the round trip passed since they looked at their clock.
+            shared.skew.on_time(sender.key, reply.time_ms / 1000 + rtt_s / 2, shared.host.clock.wall())
         self._on_proved(sender, not reply.flags & FLAG_NO_SEAT, now)
         if has_cookie and isinstance(reply, NeedCookie) and not outstanding.needs_cookie_again:
             outstanding.needs_cookie_again = True

@@ -1,7 +1,7 @@
 """The records that a node keeps for the network: only verified ones, one per key, each until its expiry."""
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import NamedTuple
 
@@ -56,6 +56,8 @@ class RecordStore(IStorage):
         """All records lie nearer to us than 2 to the power of this."""
         self.dropped = 0
         """How many keys were forgotten so far."""
+        self.on_change: Callable[[AnyRecord, bool], None] | None = None
+        """Told of each record that is new or newer, by whatever way it came, and of each that is over (True)."""
 
     @property
     def count(self) -> int:
@@ -94,6 +96,8 @@ class RecordStore(IStorage):
                 heapq.heappush(self._farthest, (-distance, key))
                 if len(self._farthest) > 4 * len(self._held) + 64:
                     self._farthest = None  # made anew when it is needed
+        if self.on_change is not None:
+            self.on_change(record, False)
         return _NEW
 
     def expire(self, now: float) -> list[AnyRecord]:
@@ -110,6 +114,9 @@ class RecordStore(IStorage):
                 next_expiry = min(next_expiry, until)
                 reach = max(reach, (int.from_bytes(key, "big") ^ self._own_id).bit_length())
         self._next_expiry, self.reach_bits = next_expiry, reach
+        if self.on_change is not None:
+            for record in gone:
+                self.on_change(record, True)
         return gone
 
     def forget(self, key: bytes) -> None:

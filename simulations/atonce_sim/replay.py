@@ -14,6 +14,8 @@ from dht_atonce.dht.wire import (
     FindValue,
     Found,
     NeedCookie,
+    Noted,
+    Notify,
     Ping,
     Pong,
     Refusal,
@@ -23,6 +25,8 @@ from dht_atonce.dht.wire import (
     Store,
     Stored,
     StoreOutcome,
+    Watch,
+    Watching,
     reply_decoder,
     request_decoder,
 )
@@ -151,6 +155,10 @@ def _words(message: Request | Reply) -> str:
             return f"FIND_VALUE {message.key.hex()[:8]}"
         case Store():
             return f"STORE {len(message.record)} B"
+        case Watch():
+            return f"WATCH {len(message.watches)} keys for {message.lease_s} s"
+        case Notify():
+            return f"NOTIFY {message.key.hex()[:8]} {len(message.record)} B"
         case Pong():
             return "PONG"
         case Found():
@@ -158,6 +166,10 @@ def _words(message: Request | Reply) -> str:
             return f"FOUND {len(message.contacts) + len(message.other)} contacts{record}"
         case Stored():
             return f"STORED {StoreOutcome(message.outcome).name.lower()}" if message.outcome < 2 else "STORED"
+        case Watching():
+            return f"WATCHING for {message.lease_s} s, {len(message.records)} records"
+        case Noted():
+            return "NOTED"
         case NeedCookie():
             return "NEED_COOKIE"
         case Refused():
