@@ -4,7 +4,9 @@ No sending, no clock: each handler takes a request and gives a reply.
 """
 
 from collections import Counter
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 from dht_atonce.config import NetworkConfig
 from dht_atonce.dht.contact import KEY_SIZE, Contact
@@ -39,7 +41,7 @@ _CONTACT_SIZE: Final = {Family.IPV4: 40, Family.IPV6: 52}  # with its two bytes 
 _OTHER: Final = {Family.IPV4: Family.IPV6, Family.IPV6: Family.IPV4}
 
 
-class Asked(NamedTuple):
+class Asked(msgspec.Struct, frozen=True):
     """A request as it came."""
 
     request: Request
