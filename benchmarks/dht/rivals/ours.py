@@ -1,6 +1,8 @@
 """@Once: sealed datagrams, signed records."""
 
+import asyncio
 from collections.abc import Callable
+from typing import Any
 
 from benchmarks.dht.rival import Rival, Skipped
 from dht_atonce.config import NetworkConfig
@@ -16,6 +18,7 @@ class _Ours(Rival):
         self._network = NetworkConfig.local_network("benchmark")
         self._nodes: list[DhtNode] = []
         self._addresses: list[Address] = []
+        self._hearing: list[asyncio.Task[None]] = []
 
     async def join(self, entry: int | None) -> None:
         node = DhtNode(network=self._network)
@@ -36,16 +39,26 @@ class _Ours(Rival):
         return key in self._nodes[node].shared.store
 
     async def watch(self, node: int, owner: int, number: int, heard: Callable[[], None]) -> None:
-        if not hasattr(DhtNode, "watch"):
+        watch: Any = getattr(self._nodes[node], "watch", None)
+        if watch is None:
             raise Skipped("DhtNode has no watch yet")
-        raise NotImplementedError
+        watching = watch(value_key(self._network, self._nodes[owner].identity.id, f"value {number}"))
+        await watching.start()
+        self._hearing.append(asyncio.create_task(_hear(watching, heard)))
 
     async def silence(self, node: int) -> None:
         self._nodes[node].stop()
 
     async def close(self) -> None:
+        for hearing in self._hearing:
+            hearing.cancel()
         for node in self._nodes:
             await node.aclose()
+
+
+async def _hear(watching: Any, heard: Callable[[], None]) -> None:
+    async for _ in watching:
+        heard()
 
 
 def make() -> Rival:
