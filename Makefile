@@ -67,6 +67,20 @@ check: $(STAMP) ## Run the formatter, the linter, the type checker and the house
 	$(BIN)/python -m mypy
 	$(BIN)/python -m pytest tests/test_house.py
 
+# A rival that cannot be installed is left out of the benchmark, which says so.
+.PHONY: bench-dht
+bench-dht: $(STAMP) ## Measure the DHT beside rivals on real sockets (six minutes; ARGS=--quick: one)
+	@$(BIN)/python $(PIP_INSTALL) --editable '.[bench]' --constraint constraints.txt || echo "libtorrent is left out"
+	@$(BIN)/python -m benchmarks.dht $(ARGS)
+
+# Debian's modules run under Debian's Python; the wheel of libtorrent comes with `make bench-dht`.
+.PHONY: bench-rivals
+bench-rivals: ## Install the rivals that pip has not: OpenDHT and libtorrent (apt-get), hyperdht (npm)
+	@if command -v apt-get >/dev/null; then apt-get install -y python3-opendht python3-libtorrent python3-nacl || true; \
+	else echo "no apt-get here: OpenDHT is left out"; fi
+	@if command -v npm >/dev/null; then npm install --prefix benchmarks/dht/rivals --no-audit --no-fund; \
+	else echo "no npm here: hyperdht is left out"; fi
+
 # The newest versions that fit pyproject.toml, tried out in an environment of their own; run the tests afterwards.
 .PHONY: constraints
 constraints: ## Renew constraints.txt
@@ -81,5 +95,5 @@ constraints: ## Renew constraints.txt
 
 .PHONY: clean
 clean: ## Remove .venv and all else that was made here
-	rm -rf $(VENV) build dist htmlcov .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) benchmarks/results benchmarks/dht/rivals/node_modules build dist htmlcov .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

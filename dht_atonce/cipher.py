@@ -9,6 +9,7 @@ from typing import Final, Protocol
 
 import nacl.bindings as sodium
 import nacl.exceptions
+from nacl._sodium import ffi, lib  # what nacl.bindings calls: its own checks take longer than the cipher
 
 from dht_atonce.errors import WireError
 from dht_atonce.identity import NodeKey
@@ -17,6 +18,9 @@ __all__ = ["TAG_SIZE", "Cipher", "CipherFactory", "SodiumCipher", "directional_k
 
 TAG_SIZE: Final = 16
 """Bytes by which a box is longer than its content."""
+_NONCE_SIZE: Final = 24
+_KEY_SIZE: Final = 32
+_BYTES: Final = ffi.typeof("unsigned char[]")
 
 
 class Cipher(Protocol):
@@ -78,13 +82,28 @@ def directional_keys(own: NodeKey, other: bytes, network_id: bytes) -> tuple[byt
 
 
 def seal_box(content: bytes, nonce: bytes, key: bytes) -> bytes:
-    """A box under a directional key."""
-    return sodium.crypto_box_easy_afternm(content, nonce, key)
+    """A box under a directional key; `nonce` has 24 B, `key` 32 B."""
+    _check_sizes(nonce, key)
+    size = len(content)
+    box = ffi.new(_BYTES, size + TAG_SIZE)
+    lib.crypto_box_easy_afternm(box, content, size, nonce, key)
+    return bytes(ffi.buffer(box))
 
 
 def open_box(box: bytes, nonce: bytes, key: bytes) -> bytes:
-    """What is in a box under a directional key. Raises `WireError` if it does not open."""
-    try:
-        return sodium.crypto_box_open_easy_afternm(box, nonce, key)
-    except nacl.exceptions.CryptoError:
-        raise WireError("box does not open") from None
+    """What is in a box under a directional key; `nonce` has 24 B, `key` 32 B. Raises `WireError` if it does not
+    open."""
+    _check_sizes(nonce, key)
+    size = len(box)
+    if size < TAG_SIZE:
+        raise WireError("too short for a box")
+    content = ffi.new(_BYTES, size - TAG_SIZE)
+    if lib.crypto_box_open_easy_afternm(content, box, size, nonce, key):
+        raise WireError("box does not open")
+    return bytes(ffi.buffer(content))
+
+
+def _check_sizes(nonce: bytes, key: bytes) -> None:
+    """libsodium reads as many bytes as it needs, wherever they lie."""
+    if len(nonce) != _NONCE_SIZE or len(key) != _KEY_SIZE:
+        raise ValueError("a nonce has 24 bytes, a key 32")

@@ -92,7 +92,7 @@ class _UdpSocket:
                 # An ICMP "port unreachable" for something we sent earlier; the request's own timeout handles it.
                 continue
             # What is longer than any packet of ours comes cut short; whoever counts shall count it.
-            self._on_datagram(data, Address(source[0], source[1]))
+            self._on_datagram(data, Address._make(source[:2]))
 
     def send(self, data: bytes, to: Address) -> None:
         if self._closed:

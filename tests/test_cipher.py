@@ -122,3 +122,17 @@ async def test_a_node_seals_with_the_cipher_of_its_host() -> None:
     assert await nodes[0].join([contact_of(nodes[1])]) == 1
     for node in nodes:
         await node.aclose()
+
+
+def test_what_is_shorter_than_a_tag_is_no_box() -> None:
+    for size in (0, 1, TAG_SIZE - 1):
+        with pytest.raises(WireError):
+            cipher(BOB).open(bytes(size), NONCE, ALICE.public)
+
+
+@pytest.mark.parametrize("size", [0, 23, 25])
+def test_libsodium_is_not_given_a_nonce_of_another_size(size: int) -> None:
+    with pytest.raises(ValueError, match="24 bytes"):
+        cipher(ALICE).seal(b"hello", bytes(size), BOB.public)
+    with pytest.raises(ValueError, match="24 bytes"):
+        cipher(ALICE).open(bytes(50), bytes(size), BOB.public)

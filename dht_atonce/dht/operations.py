@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
+import msgspec
+
 from dht_atonce.config import NetworkConfig
 from dht_atonce.dht.contact import KEY_SIZE, Contact
 from dht_atonce.dht.routing import RoutingTable
@@ -47,7 +49,7 @@ _Head = tuple[int, bytes, int, bytes, bytes, int]
 _OTHER: Final = {Family.IPV4: Family.IPV6, Family.IPV6: Family.IPV4}
 
 
-class Asked(NamedTuple):
+class Asked(msgspec.Struct, frozen=True):
     """A request as it came."""
 
     request: Request

@@ -7,7 +7,8 @@ it ends a request.
 import asyncio
 import heapq
 from collections.abc import Callable
-from typing import NamedTuple
+
+import msgspec
 
 from dht_atonce.codec import encode
 from dht_atonce.datagrams import DatagramSocket
@@ -23,7 +24,7 @@ __all__ = ["Answer", "OnAnswer", "Outstanding", "Requests"]
 _REQUEST = PacketType.REQUEST
 
 
-class Answer(NamedTuple):
+class Answer(msgspec.Struct, frozen=True):
     """A reply that was waited for."""
 
     reply: Reply

@@ -6,7 +6,9 @@ is signed, public and short-lived.
 """
 
 from enum import IntEnum
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 from dht_atonce.cipher import TAG_SIZE, CipherFactory, SodiumCipher
 from dht_atonce.datagrams import MAX_DATAGRAM
@@ -44,7 +46,7 @@ _SEALED: Final = {
 }
 
 
-class Opened(NamedTuple):
+class Opened(msgspec.Struct, frozen=True, gc=False):
     """A datagram whose box could be opened."""
 
     type: PacketType

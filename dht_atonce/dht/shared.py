@@ -33,6 +33,7 @@ class Shared:
         "network",
         "no_seat",
         "node_key",
+        "now",
         "observed",
         "parser",
         "sealer",
@@ -55,6 +56,8 @@ class Shared:
     ) -> None:
         config = config or _DEFAULTS
         self.host = host
+        self.now = host.clock.monotonic  # asked several times for each packet
+        """Monotonic seconds."""
         self.network = network
         self.node_key = node_key
         self.config = config
@@ -69,10 +72,6 @@ class Shared:
         self.skew = ClockSkew(config)
         self.store = RecordStore(int.from_bytes(node_key.id, "big"), network, config)
         self.parser = RecordParser(network, host.memo)
-
-    def now(self) -> float:
-        """Monotonic seconds."""
-        return self.host.clock.monotonic()
 
     def wall(self) -> float:
         """Unix seconds by which records are judged and signed: our clock, corrected if it is plainly wrong."""
