@@ -92,6 +92,20 @@ class DhtConfig:
     """Addresses of which cookies and round trips are remembered."""
     cookie_epoch_s: float = 120.0
     cookie_use_s: float = 110.0
+    requests_per_key_s: int = 200
+    """Requests of one key whose address is proved, each second; see docs/decisions.md."""
+    requests_per_key_burst: int = 1000
+    unproved_per_owner_s: int = 20
+    """Requests without a valid cookie from one IPv4 address or IPv6 /64; beyond it they are answered with cookies. As
+    many new keys may come from a proved address (off in local networks)."""
+    unproved_per_owner_burst: int = 50
+    new_keys_per_s: int = 500
+    """Requests from keys that are not known: each costs an X25519 operation. Once for those without a valid cookie, and
+    once more for those with one."""
+    cookie_answers_per_s: int = 5000
+    """COOKIE packets, 42 B and some 15 µs each, of the whole node."""
+    key_answers_per_s: int = 500
+    """KEY replies of the whole node."""
     unproved_datagrams: int = 2
     """Datagrams towards an IP that never proved itself, within `unproved_window_s`, from the whole node."""
     unproved_window_s: float = 10.0

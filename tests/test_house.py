@@ -68,6 +68,7 @@ PURE = [
             "budget",
             "contact",
             "cookies",
+            "gate",
             "handoff",
             "lookup",
             "operations",
