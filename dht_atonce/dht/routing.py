@@ -87,6 +87,11 @@ class RoutingTable(StockRoutingTable):
     def __len__(self) -> int:
         return len(self._live) + len(self._failing)
 
+    @property
+    def live_count(self) -> int:
+        """How many seats are not failing."""
+        return len(self._live)
+
     def __iter__(self) -> Iterator[Seat]:
         """How each seat fares at this moment."""
         yield from map(Seat, self._contacts, self._heard)
