@@ -146,9 +146,9 @@ class Asked:
     @classmethod
     def of(cls, times: list[float | None]) -> "Asked":
         # Without an answer it took longer than any that was answered.
-        known = sorted(float("inf") if ms is None else ms for ms in times)
+        known = sorted(float("inf") if ms is None else ms for ms in times) or [float("inf")]
         return cls(
-            len(known),
+            len(times),
             times.count(None),
             round(known[len(known) // 2], 2),
             round(known[min(len(known) - 1, len(known) * 99 // 100)], 2),
@@ -185,6 +185,29 @@ async def phase(pipe: Connection, contact: Contact, seconds: float) -> Phase:
     )
 
 
+async def costs_us() -> dict[str, float]:
+    """Microseconds of CPU for a spoofed packet, by what becomes of it; without the kernel's part of receiving it."""
+    plenty = 1_000_000
+    kinds = {
+        "opened in vain": DhtConfig(new_keys_per_s=plenty),
+        "answered with a cookie": DhtConfig(new_keys_per_s=1, cookie_answers_per_s=plenty),
+        "dropped": DhtConfig(new_keys_per_s=1, cookie_answers_per_s=1),
+    }
+    rng, costs = random.Random(3), dict[str, float]()
+    packets = [b"\x01\x01" + rng.randbytes(PACKET_BYTES - 2) for _ in range(5000)]
+    sources = [Address(f"127.{rng.randrange(256)}.{rng.randrange(256)}.2", 4000) for _ in packets]
+    for kind, config in kinds.items():
+        node = DhtNode(network=NETWORK, config=config)
+        await node.listen(0, "127.0.0.1")
+        hears = node.servers[Family.IPV4].protocol.datagram_received
+        began = time.process_time()
+        for packet, source in zip(packets, sources, strict=True):
+            hears(packet, source)
+        costs[kind] = round((time.process_time() - began) / len(packets) * 1e6, 1)
+        await node.aclose()
+    return costs
+
+
 def answer_of(pipe: Connection) -> tuple[dict[str, int], float]:
     pipe.send("how are you")
     counters, cpu_s = pipe.recv()
@@ -208,6 +231,7 @@ async def measure(rate: int, seconds: float) -> dict[str, Any]:
     flood.join()
     ours.send(None)
     node.join()
+    costs = await costs_us()
     extra_cpu_s = (flooded.cpu_share - calm.cpu_share) * seconds
     return {
         "rate": rate,
@@ -218,6 +242,7 @@ async def measure(rate: int, seconds: float) -> dict[str, Any]:
         "flooded": asdict(flooded),
         "known_p99_ratio": round(flooded.known.p99 / calm.known.p99, 2),
         "newcomers_p99_ratio": round(flooded.newcomers.p99 / calm.newcomers.p99, 2),
+        "costs_us": costs,
         "us_per_packet": round(extra_cpu_s / max(1, (flooded.received_per_s - calm.received_per_s) * seconds) * 1e6, 1),
     }
 
@@ -234,6 +259,8 @@ def show(result: dict[str, Any]) -> None:
     console.print(table)
     for name, count in sorted(result["flooded"]["counters"].items()):
         console.print(f"  {name} {count:,}")
+    for kind, us in result["costs_us"].items():
+        console.print(f"  {kind}: {us} µs of CPU")
     console.print(
         f"p99 × {result['known_p99_ratio']} for the known, × {result['newcomers_p99_ratio']} for newcomers; "
         f"{result['us_per_packet']} µs of CPU for each flooded packet"
