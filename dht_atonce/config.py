@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from dht_atonce.errors import WireError
 
-__all__ = ["DhtConfig", "LinkConfig", "MessagingConfig", "NetworkConfig", "SeedConfig"]
+__all__ = ["DhtConfig", "LinkConfig", "MessagingConfig", "NetworkConfig", "SeedConfig", "StayConfig"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +103,20 @@ class DhtConfig:
     """Addresses of which cookies and round trips are remembered."""
     cookie_epoch_s: float = 120.0
     cookie_use_s: float = 110.0
+    requests_per_key_s: int = 200
+    """Requests of one key whose address is proved, each second; see docs/decisions.md."""
+    requests_per_key_burst: int = 1000
+    unproved_per_owner_s: int = 20
+    """Requests without a valid cookie from one IPv4 address or IPv6 /64; beyond it they are answered with cookies. As
+    many new keys may come from a proved address (off in local networks)."""
+    unproved_per_owner_burst: int = 50
+    new_keys_per_s: int = 500
+    """Requests from keys that are not known: each costs an X25519 operation. Once for those without a valid cookie, and
+    once more for those with one."""
+    cookie_answers_per_s: int = 5000
+    """COOKIE packets, 42 B and some 15 µs each, of the whole node."""
+    key_answers_per_s: int = 500
+    """KEY replies of the whole node."""
     unproved_datagrams: int = 2
     """Datagrams towards an IP that never proved itself, within `unproved_window_s`, from the whole node."""
     unproved_window_s: float = 10.0
@@ -237,6 +251,32 @@ class MessagingConfig:
     """Peers of which only the sequence numbers are remembered, some 200 B each. Who is forgotten even here and had not
     heard our last acknowledgement can have a message enqueued twice."""
     max_dials: int = 64
+
+
+@dataclass(frozen=True, slots=True)
+class StayConfig:
+    """Staying in a network."""
+
+    look_s: float = 1.0
+    """Between two looks whether we slept or are alone; one costs some microseconds."""
+    addresses_every: int = 3
+    """Looks between two at our own addresses, which cost a system call for each family."""
+    asleep_s: float = 3.0
+    """When a look is later than that, by either clock, we were asleep."""
+    silent_requests: int = 8
+    """So many failures in a row without any answer cast doubt on our being in the network."""
+    reach_contacts: int = 16
+    """Contacts that are asked at once whether anybody is there: if half of all are dead, all of these are once in
+    65,536 times."""
+    reach_s: float = 3.0
+    """How long they may take."""
+    reach_max_s: float = 30.0
+    """The longest pause between two such rounds of who is out: the cheap way back."""
+    backoff_first_s: float = 1.0
+    climb_max_s: float = 300.0
+    """The longest pause between two rounds of the ladder, seeds included."""
+    republish_s: float = 60.0
+    """At least so long between two publishes because others see us at another address."""
 
 
 @dataclass(frozen=True, slots=True)

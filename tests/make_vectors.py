@@ -17,7 +17,14 @@ from dht_atonce.codec import encode
 from dht_atonce.config import NetworkConfig
 from dht_atonce.dht import wire
 from dht_atonce.dht.contact import Contact, pack_contact
-from dht_atonce.dht.sealing import MIN_UNPROVED_FIND, PacketType, Sealer, answer_key_request, key_request
+from dht_atonce.dht.sealing import (
+    MIN_UNPROVED_FIND,
+    PacketType,
+    Sealer,
+    answer_key_request,
+    answer_with_cookie,
+    key_request,
+)
 from dht_atonce.discovery import seed_wire
 from dht_atonce.endpoints import Address, pack_address
 from dht_atonce.identity import node_id
@@ -287,7 +294,7 @@ def datagrams() -> dict[str, list[Vector]]:
             {"title": "a newer major version", "datagram": (b"\x02" + plain[1:]).hex(), "counter": "dht.unknown_major"},
             {"title": "a reply with a cookie", "datagram": (b"\x01\x82" + with_cookie[2:]).hex()},
             {"title": "an unknown type", "datagram": (b"\x01\x07" + plain[2:]).hex()},
-            {"title": "the type changed", "datagram": (b"\x01\x02" + plain[2:]).hex()},
+            {"title": "the type changed", "datagram": (b"\x01\x02" + plain[2:]).hex(), "counter": "dht.unasked"},
             {"title": "one bit of the tag", "datagram": (plain[:58] + bytes([plain[58] ^ 1]) + plain[59:]).hex()},
             {"title": "cut", "datagram": plain[:-1].hex()},
         ],
@@ -298,6 +305,14 @@ def datagrams() -> dict[str, list[Vector]]:
                 "node_key": NODE_B.public.hex(),
                 "request": asked.hex(),
                 "reply": answer_key_request(asked, NETWORK.network_id, NODE_B.public).hex(),
+            }
+        ],
+        "cookie": [
+            {
+                "request": plain.hex(),
+                "nonce": NONCE.hex(),
+                "cookie": COOKIE.hex(),
+                "answer": answer_with_cookie(plain, COOKIE).hex(),
             }
         ],
     }

@@ -84,6 +84,21 @@ def test_keys_are_kept_within_the_bound_and_the_longest_unused_goes_first(monkey
     assert computed == [a, b, c, b]
 
 
+def test_a_key_whose_box_does_not_open_pushes_out_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    bob = cipher(BOB, max_pairs=2)
+    bob.seal(b"", NONCE, ALICE.public)
+    box = cipher(ALICE).seal(b"hello", NONCE, BOB.public)
+    for number in range(20, 30):
+        with pytest.raises(WireError, match="does not open"):
+            bob.open(box, NONCE, node_key(number).public)
+
+    def not_again(public: bytes, secret: bytes) -> bytes:
+        raise AssertionError("computed once more")
+
+    monkeypatch.setattr(sodium, "crypto_box_beforenm", not_again)
+    assert bob.open(box, NONCE, ALICE.public) == b"hello"
+
+
 # --- the seam ---
 
 

@@ -24,6 +24,7 @@ FLOORS = {
     "dht_atonce": 5,  # dht_atonce/__init__.py, the contract
     "peer": 5,
     "profile": 4,
+    "staying": 4,
     "listening": 4,
     "discovery": 4,
     "messaging": 4,
@@ -35,6 +36,7 @@ FLOORS = {
     "cipher": 1,
     "clock": 1,
     "config": 1,
+    "watchdog": 1,
     "datagrams": 1,
     "links": 1,
     "disk": 1,
@@ -61,6 +63,7 @@ MUTUAL_FLOOR = 1
 PURE = [
     "dht_atonce/memo.py",
     "dht_atonce/records.py",
+    "dht_atonce/watchdog.py",
     *(
         f"dht_atonce/dht/{name}.py"
         for name in (
@@ -70,6 +73,7 @@ PURE = [
             "contact",
             "cookies",
             "density",
+            "gate",
             "handoff",
             "holders",
             "lookup",

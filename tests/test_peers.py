@@ -106,6 +106,19 @@ def test_a_cookie_is_used_for_110_seconds() -> None:
     assert known.cookie(ALICE, 300.0) == b"b" * 16
 
 
+def test_who_moves_forgets_all_cookies_and_no_round_trips() -> None:
+    known = KnownAddresses(CONFIG)
+    for who in (ALICE, BOB):
+        known.on_cookie(who, b"a" * 16, 0.0)
+        known.on_sample(who, 0.1)
+    before = known.timeout_s(ALICE)
+    known.forget_cookies()
+    assert known.cookie(ALICE, 0.0) == known.cookie(BOB, 0.0) == b""
+    assert known.timeout_s(ALICE) == before
+    known.on_cookie(ALICE, b"b" * 16, 1.0)
+    assert known.cookie(ALICE, 1.0) == b"b" * 16
+
+
 def test_a_cookie_belongs_to_a_key_at_an_address() -> None:
     known = KnownAddresses(CONFIG)
     known.on_cookie(ALICE, b"a" * 16, 0.0)
@@ -198,6 +211,10 @@ def test_our_address_is_what_most_say() -> None:
     observed.on_you(ALICE.key, pack_address(Address("2606:4700::1111", 4000)))
     assert observed.ip(Family.IPV6) == "2606:4700::1111"
     assert observed.ip(Family.IPV4) == "1.1.1.1"
+    observed.forget()  # we moved
+    assert observed.ip(Family.IPV4) is None
+    told(observed, ["8.8.8.8"])
+    assert observed.ip(Family.IPV4) == "8.8.8.8"
 
 
 def test_everybody_has_one_voice_however_often_it_speaks() -> None:

@@ -24,7 +24,15 @@ from dht_atonce.codec import decode, encode
 from dht_atonce.config import NetworkConfig
 from dht_atonce.dht import wire
 from dht_atonce.dht.contact import Contact, pack_contact, unpack_contact
-from dht_atonce.dht.sealing import PacketType, Sealer, answer_key_request, key_request, read_key_reply
+from dht_atonce.dht.sealing import (
+    PacketType,
+    Sealer,
+    answer_key_request,
+    answer_with_cookie,
+    key_request,
+    read_cookie_answer,
+    read_key_reply,
+)
 from dht_atonce.discovery import seed_wire
 from dht_atonce.endpoints import Address, pack_address, unpack_address
 from dht_atonce.errors import RecordError, WireError
@@ -286,6 +294,14 @@ def test_key_requests(vector: dict[str, str]) -> None:
     assert read_key_reply(reply) == (nonce, node_key)
     assert request == b"\x01\x03" + nonce + network_id + bytes(96 - 42)
     assert reply == b"\x01\x04" + nonce + node_key
+
+
+@vectors("datagrams", "cookie")
+def test_cookie_answers(vector: dict[str, str]) -> None:
+    request, nonce, cookie, answer = (unhex(vector[name]) for name in ("request", "nonce", "cookie", "answer"))
+    assert answer_with_cookie(request, cookie) == answer == b"\x01\x05" + nonce + cookie
+    assert read_cookie_answer(answer) == (nonce, cookie)
+    assert len(answer) == 42 < len(request)
 
 
 # --- 5. The seed handshake ---

@@ -167,6 +167,20 @@ class DhtNode:
         return [contact for _, contact in heard[:limit]]
 
     @property
+    def is_alone(self) -> bool:
+        """Whether nobody has a seat that is not failing."""
+        return not any(router.live_count for router in self._routers.values())
+
+    def likely_contacts(self, limit: int) -> list[Contact]:
+        """Seated contacts that may well answer: half of them the most recently heard of, then others at random, failing
+        ones last."""
+        live = self.live_contacts(10 * limit)
+        latest, others = live[: limit // 2], live[limit // 2 :]
+        self.shared.host.rng.shuffle(others)
+        failing = [seat.contact for router in self._routers.values() for seat in router if seat.failures]
+        return (latest + others + failing)[:limit]
+
+    @property
     def own(self) -> OwnRecords:
         """Our own records."""
         return self._publisher.own
@@ -252,6 +266,30 @@ class DhtNode:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await asyncio.gather(*waiting)
+
+    async def reach(self, contacts: list[Contact], timeout_s: float) -> bool:
+        """Ask all of `contacts` at once whether they are there; True as soon as one answers."""
+        pings = [
+            asyncio.ensure_future(server.ask(contact, Ping(0, server.protocol.request_id(), server.protocol.flags)))
+            for contact in contacts
+            if (server := self.servers.get(contact.address.family)) is not None
+        ]
+        try:
+            for answered in asyncio.as_completed(pings, timeout=timeout_s):
+                if await answered is not None:
+                    return True
+        except TimeoutError:
+            pass
+        finally:
+            for ping in pings:
+                ping.cancel()
+        return False
+
+    def on_elsewhere(self, *, moved: bool) -> None:
+        """We slept, or `moved` to another address: forget what holds no longer."""
+        self.shared.known.forget_cookies()
+        if moved:
+            self.shared.observed.forget()
 
     async def refresh(self, target: bytes) -> int:
         """Look up an id for the sake of the tables. Gives how many nodes answered."""

@@ -79,6 +79,11 @@ class KnownAddresses:
         if row >= 0:
             self._cookie_at[row] = _NEVER
 
+    def forget_cookies(self) -> None:
+        """We are at another address, or slept: none of them holds any more."""
+        for row in range(len(self._cookie_at)):
+            self._cookie_at[row] = _NEVER
+
     def cookie(self, contact: Contact, now: float) -> bytes:
         """A cookie that its issuer will still take, or b""."""
         row = self._row(contact)
@@ -185,6 +190,10 @@ class ObservedAddress:
         latest = voices.latest()
         # They mostly say the same: one object is enough.
         voices.on_voice(key, raw if latest is None or latest != raw else latest)
+
+    def forget(self) -> None:
+        """We are elsewhere: what was said so far is of no use."""
+        self._voices.clear()
 
     def ip(self, family: Family) -> str | None:
         """Our IP in `family`, None before anybody spoke."""

@@ -4,6 +4,7 @@ from collections import Counter
 
 from dht_atonce.config import DhtConfig, NetworkConfig
 from dht_atonce.dht.cookies import CookieIssuer
+from dht_atonce.dht.gate import Gate
 from dht_atonce.dht.peers import KnownAddresses, ObservedAddress, UnprovedBudget
 from dht_atonce.dht.sealing import Sealer
 from dht_atonce.dht.skew import ClockSkew
@@ -28,6 +29,7 @@ class Shared:
         "config",
         "cookies",
         "counters",
+        "gate",
         "host",
         "known",
         "network",
@@ -66,6 +68,7 @@ class Shared:
         self.stores = stores
         self.sealer = Sealer(node_key, network.network_id, config.max_pair_keys, host.cipher)
         self.cookies = CookieIssuer(host.rng, config.cookie_epoch_s)
+        self.gate = Gate(config, local=network.local)
         self.known = KnownAddresses(config)
         self.unproved = UnprovedBudget(config, local=network.local)
         self.observed = ObservedAddress()
