@@ -31,8 +31,8 @@ class StoreRound:
     """What came of storing one record at the nodes nearest to its key."""
 
     asked: int = 0
-    confirmed: list[bytes] = field(default_factory=list)
-    """`NodeId`s that hold it now."""
+    confirmed: list[Contact] = field(default_factory=list)
+    """Who holds it now."""
     newer: AnyRecord | None = None
     """A newer record of the same key that somebody holds."""
 
@@ -190,7 +190,7 @@ class FamilyServer(StockServer):
             if answer is None or not isinstance(answer.reply, Stored):
                 continue
             if answer.reply.outcome == StoreOutcome.STORED:
-                round_.confirmed.append(contact.id)
+                round_.confirmed.append(contact)
             elif answer.reply.record:
                 round_.newer = self._newer_of_own(answer.reply.record, record, round_.newer)
         return round_

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from dht_atonce.config import DhtConfig, NetworkConfig
+from dht_atonce.dht.contact import Contact
 from dht_atonce.records import SKEW_S, PresenceRecord, ValueRecord
 
 __all__ = ["OwnRecord", "OwnRecords", "Signer"]
@@ -28,6 +29,8 @@ class OwnRecord:
     """As last signed."""
     confirmed: list[bytes] = field(default_factory=list)
     """`NodeId`s that hold `record`."""
+    holders: list[Contact] = field(default_factory=list)
+    """Who was nearest and held it when it was published last: told first of the next one."""
     due_at: float = 0.0
     """Monotonic seconds."""
     backoff_s: float = 0.0
