@@ -176,7 +176,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
             HEAD + "[[steps]]\ndo = 'lookups'\ncount = 1\nof = 'friends'\n",
             8,
             "steps.2.of",
-            "Expected one of `anybody`, `crashed`, `left`, `live`, `nobody`",
+            "Expected one of `aimed`, `anybody`, `crashed`, `left`, `live`, `nobody`",
         ),
         # what is missing
         ("[[steps]]\ndo = 'join'\n", 1, "", "missing required field `question`"),

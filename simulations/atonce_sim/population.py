@@ -55,6 +55,8 @@ class Population:
     up: dict[Life, None] = field(default_factory=dict)
     crashed: dict[Life, None] = field(default_factory=dict)
     left: dict[Life, None] = field(default_factory=dict)
+    hostile: list[Resident] = field(default_factory=list)
+    """Nodes that are up and no part of those above: nobody looks them up, and what they see is not measured."""
     space: KeySpace = field(default_factory=KeySpace)
     """The `NodeId`s of all who are up."""
     _listed: list[Life] | None = None
@@ -109,9 +111,9 @@ class Population:
         life.resident.host = self.world.restart(life.resident.host)
 
     def entries(self, rng: random.Random) -> list[Resident]:
-        """Whom a seed would name to a newcomer: some that are up."""
-        up = self.present
-        return [life.resident for life in rng.sample(up, min(_MAX_ENTRIES, len(up)))]
+        """Whom a seed would name to a newcomer: some that are up, whatever they have in mind."""
+        up = [life.resident for life in self.present] + self.hostile
+        return rng.sample(up, min(_MAX_ENTRIES, len(up)))
 
     def pick(self, lives: Sequence[Life], share: float, rng: random.Random) -> list[Life]:
         """A share of them; at least one, if there is any and the share is not 0."""

@@ -15,6 +15,7 @@ import msgspec
 
 from atonce_seed.server import SeedServer
 from atonce_sim.ciphers import PassThrough, SharedPairs
+from atonce_sim.hostile.underworld import Underworld
 from atonce_sim.inspection import Inspector
 from atonce_sim.keyspace import as_long
 from atonce_sim.latency import mean_rtt_s
@@ -32,7 +33,7 @@ from atonce_sim.truth import Truth, Verdict
 from atonce_sim.workload import Workload, span_s, step_name
 from atonce_sim.world import EPOCH, VirtualHost, World
 from dht_atonce.cipher import CipherFactory
-from dht_atonce.config import NetworkConfig
+from dht_atonce.config import DhtConfig, NetworkConfig
 from dht_atonce.endpoints import SeedUrl
 
 __all__ = ["Options", "Progress", "simulate"]
@@ -135,13 +136,16 @@ class _Simulation:
         self._options = options
         self._on_progress = on_progress
         self._network = NetworkConfig(
-            name="simulated", k=scenario.network.k, local=True, record_life_s=scenario.network.record_life_s
+            name="simulated",
+            k=scenario.network.k,
+            local=scenario.network.local,
+            record_life_s=scenario.network.record_life_s,
         )
         conditions = msgspec.structs.replace(scenario.world)
         cipher: CipherFactory = SharedPairs() if options.crypto == "real" else PassThrough()
         if recorder is not None:
             cipher = recorder.cipher(cipher)
-        self._world = World(options.seed, conditions=conditions, cipher=cipher)
+        self._world = World(options.seed, conditions=conditions, cipher=cipher, public=not scenario.network.local)
         if recorder is not None:
             self._world.trace.listener = recorder.on_seen
         self._truth = Truth(skew_s=2 * scenario.skew_s)
@@ -150,6 +154,7 @@ class _Simulation:
         self._seeds: list[SeedServer] = []
         self._seed_hosts: list[VirtualHost] = []
         self._population: Population
+        self._underworld: Underworld
         self._samples: list[Sample] = []
         self._bytes = _Bytes()
         self._step = ""
@@ -168,12 +173,14 @@ class _Simulation:
         scenario, outcome = self._options.scenario, _Outcome()
         before = rss_bytes()
         self._population = Population(self._world, await self._settler(), scenario.skew_s)
+        self._underworld = Underworld(self._world, self._population, self._network)
         workload = Workload(
             self._world,
             self._population,
             self._truth,
             self._measures,
             self._inspector,
+            self._underworld,
             peers=self._options.peers,
             kill_seeds=self._kill_seeds,
             has_stormed=lambda: self._stock is not None and self._stock.budget.spent_at_s is not None,
@@ -206,7 +213,7 @@ class _Simulation:
             self._stock = StockSettler(self._world, self._network, options.peers)
             return self._stock
         if options.level == "node":
-            return _NodeSettler(self._world, self._network)
+            return _NodeSettler(self._world, self._network, options.scenario.node_config)
         for _ in range(options.scenario.seeds):
             host = self._world.host()
             host.is_seed = True
@@ -412,9 +419,10 @@ class _Simulation:
 class _NodeSettler:
     world: World
     network: NetworkConfig
+    config: DhtConfig
 
     def make(self, host: VirtualHost) -> Resident:
-        return NodeResident(self.world, host, self.network)
+        return NodeResident(self.world, host, self.network, config=self.config)
 
 
 @dataclass(frozen=True, slots=True)

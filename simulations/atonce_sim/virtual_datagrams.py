@@ -77,6 +77,8 @@ class VirtualSocket:
         host.bytes_sent += size
         other = world.hosts.get(to.ip)
         now = self._loop._now
+        if world.bystanders and to.ip in world.bystanders:
+            world.bystanders[to.ip].on_sent(host.number, size, now)
         if other is None:
             self._trace.sent(now, host.number, -1, data)
             return

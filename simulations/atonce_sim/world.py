@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from atonce_sim.bystanders import Bystander
 from atonce_sim.latency import Constant
 from atonce_sim.loop import VirtualLoop
 from atonce_sim.trace import Trace
@@ -63,7 +64,8 @@ class World:
     """All hosts and what lies between them. Conditions may be changed while it runs, but for those of `latency`.
 
     `latency_s` (one way, the same between all hosts) and `loss` are short for the `conditions` most tests want.
-    `cipher` is how all hosts seal their datagrams.
+    `cipher` is how all hosts seal their datagrams. In a `public` world each host has an address that is global, in a
+    subnet of its own.
     """
 
     def __init__(
@@ -74,8 +76,10 @@ class World:
         *,
         conditions: Conditions | None = None,
         cipher: CipherFactory = SodiumCipher,
+        public: bool = False,
     ) -> None:
         self.seed = seed
+        self.public = public
         self.conditions = conditions or Conditions(latency=Constant(latency_s * 1000), loss=loss)
         self.wires = Wires(self.conditions, seed)
         self.trace = Trace()
@@ -94,6 +98,8 @@ class World:
         """Sent to seeds by peers of their own accord, after they had joined."""
         self.unreachable: set[str] = _CutOff(self._tell_links)
         """Addresses of hosts that are cut off: nothing leaves or reaches them."""
+        self.bystanders: dict[str, Bystander] = {}
+        """By IP: those of whom is counted what reaches them."""
         self.cipher = cipher
         self.memo: Memo[Any, Any] = Memo(_MEMO)
         """Verified records, which all hosts share."""
@@ -108,9 +114,14 @@ class World:
         """A new host; its generator depends on the world's seed and its own number only."""
         number = self._numbers
         self._numbers += 1
-        host = VirtualHost(self, ip or f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", number, 0, skew_s)
+        host = VirtualHost(self, ip or self._ip(number), number, 0, skew_s)
         self.hosts[host.ip] = host
         return host
+
+    def _ip(self, number: int) -> str:
+        if self.public:
+            return f"{50 + (number >> 16)}.{number >> 8 & 255}.{number & 255}.1"
+        return f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}"
 
     def enter(self) -> None:
         """Make this the world of the running loop: endpoints that are opened through the loop are opened here."""
@@ -178,6 +189,26 @@ class World:
         one, other = self.hosts.get(source), self.hosts.get(to)
         return one is not None and other is not None and not one.is_down and not other.is_down
 
+    def spoof(self, host: "VirtualHost", data: bytes, source: Address, to: Address) -> None:
+        """`host` sends a datagram that says it came from `source`."""
+        other, now = self.hosts.get(to.ip), self.loop.time()
+        self.datagrams += 1
+        if other is None or host.is_down:
+            return
+        self.trace.sent(now, host.number, other.number, data)
+        if not self.delivers(host.ip, to.ip):
+            return
+        for delay_s in self.wires.arrivals(host.number, other.number, len(data), now):
+            self.loop.post(delay_s, self._arrive_spoofed, data, source, to, other.number)
+
+    def _arrive_spoofed(self, data: bytes, source: Address, to: Address, number: int) -> None:
+        socket = self.sockets.get(to)
+        if socket is None:
+            return
+        if source.ip in self.bystanders:
+            self.bystanders[source.ip].on_spoofed(number, len(data))
+        socket.on_datagram(data, source)
+
     def on_seed_traffic(self, source: "VirtualHost", to: "VirtualHost", data: bytes) -> None:
         """A datagram from or to a seed."""
         self.seed_bytes += len(data)
@@ -195,6 +226,11 @@ class World:
             link.on_cut()
 
     # --- the loop ---
+
+    @property
+    def wall(self) -> float:
+        """Unix seconds, as a clock that is right has them."""
+        return EPOCH + self.loop.time()
 
     @property
     def loop(self) -> VirtualLoop:
