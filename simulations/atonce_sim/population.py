@@ -13,7 +13,7 @@ from atonce_sim.world import VirtualHost, World
 __all__ = ["Life", "Population", "Settler"]
 
 _MAX_ENTRIES = 16
-_SKEW = 20  # what a draw is for
+_SKEW, _SKEWED = 20, 21  # what a draw is for
 
 
 @dataclass(slots=True, eq=False)
@@ -52,6 +52,8 @@ class Population:
     world: World
     settler: Settler
     skew_s: float = 0.0
+    skewed: float = 1.0
+    """Share of the hosts whose clock is wrong by up to `skew_s`."""
     up: dict[Life, None] = field(default_factory=dict)
     crashed: dict[Life, None] = field(default_factory=dict)
     left: dict[Life, None] = field(default_factory=dict)
@@ -81,7 +83,7 @@ class Population:
     def newcomer(self) -> Life:
         """Somebody on a new machine, not started yet."""
         host = self.world.host()
-        if self.skew_s:
+        if self.skew_s and (self.skewed >= 1 or fraction(_SKEWED, self.world.seed, host.number) < self.skewed):
             host.virtual_clock.skew_s = self.skew_s * (2 * fraction(_SKEW, self.world.seed, host.number) - 1)
         return Life(self.settler.make(host))
 

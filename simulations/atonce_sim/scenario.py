@@ -9,6 +9,7 @@ from msgspec import Meta
 
 from atonce_sim.hostile.kinds import Kind
 from atonce_sim.sessions import Session
+from atonce_sim.toil import Effort
 from atonce_sim.wires import Conditions
 from dht_atonce.config import DhtConfig
 
@@ -237,8 +238,12 @@ class Scenario(_Strict, frozen=True, kw_only=True):
     node: dict[str, Any] = {}
     """What is not as usual in honest nodes: fields of `DhtConfig`. A control switches a defence off here."""
     world: Conditions = msgspec.field(default_factory=Conditions)
+    cpu: Effort | None = None
+    """What datagrams cost those whom they reach; None: no time. Hostile hosts are as fast as need be."""
     skew_s: Annotated[float, Meta(ge=0, le=7 * 86400)] = 0.0
     """Each host's clock is wrong by at most so much, either way."""
+    skewed: Share = 1.0
+    """So many of the hosts have such a clock; those of the others are right."""
     sample_s: Annotated[float, Meta(gt=0)] = 10.0
     """Between two looks at the health of the network."""
     steps: Annotated[list[Step], Meta(min_length=1)]

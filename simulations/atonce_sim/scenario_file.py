@@ -28,8 +28,8 @@ _CLOSINGS = ("", "]", "]]", '"""', "'''")  # what may be open at the end of a li
 def library() -> dict[str, str]:
     """The scenarios that come with @Once: name → text of the file."""
     folder = resources.files("atonce_sim") / "scenarios"
-    files = sorted((file for file in folder.iterdir() if file.name.endswith(".toml")), key=lambda file: file.name)
-    return {file.name.removesuffix(".toml"): file.read_text(encoding="utf-8") for file in files}
+    files = {file.name.removesuffix(".toml"): file for file in folder.iterdir() if file.name.endswith(".toml")}
+    return {name: files[name].read_text(encoding="utf-8") for name in sorted(files)}
 
 
 def load_scenario(name_or_path: str) -> tuple[str, Scenario]:

@@ -48,6 +48,8 @@ class VirtualDatagrams:
         # What still runs on a dead machine is given something that looks like a socket.
         sockets = self._host.world.sockets if not self._host.is_down else {}
         address = self._ports.take(bind, self._host.ip, sockets.__contains__)
+        if self._host.toil is not None:
+            on_datagram = self._host.toil.hears(on_datagram)
         socket = sockets[address] = VirtualSocket(self._host, address, on_datagram)
         self._host.bound.add(address)
         return socket

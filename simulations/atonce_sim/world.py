@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from atonce_sim.bystanders import Bystander
 from atonce_sim.latency import Constant
 from atonce_sim.loop import VirtualLoop
+from atonce_sim.toil import Effort, Toil
 from atonce_sim.trace import Trace
 from atonce_sim.virtual_datagrams import VirtualDatagrams, VirtualSocket
 from atonce_sim.virtual_disks import VirtualDisk, VirtualDisks
@@ -65,7 +66,8 @@ class World:
 
     `latency_s` (one way, the same between all hosts) and `loss` are short for the `conditions` most tests want.
     `cipher` is how all hosts seal their datagrams. In a `public` world each host has an address that is global, in a
-    subnet of its own.
+    subnet of its own. `effort`: what datagrams cost those whom they reach; None: no time. (Then ciphers should be real
+    ones, which compute for one host at a time.)
     """
 
     def __init__(
@@ -77,9 +79,11 @@ class World:
         conditions: Conditions | None = None,
         cipher: CipherFactory = SodiumCipher,
         public: bool = False,
+        effort: Effort | None = None,
     ) -> None:
         self.seed = seed
         self.public = public
+        self.effort = effort
         self.conditions = conditions or Conditions(latency=Constant(latency_s * 1000), loss=loss)
         self.wires = Wires(self.conditions, seed)
         self.trace = Trace()
@@ -110,11 +114,12 @@ class World:
 
     # --- hosts ---
 
-    def host(self, ip: str | None = None, *, skew_s: float = 0.0) -> "VirtualHost":
-        """A new host; its generator depends on the world's seed and its own number only."""
+    def host(self, ip: str | None = None, *, skew_s: float = 0.0, tireless: bool = False) -> "VirtualHost":
+        """A new host; its generator depends on the world's seed and its own number only. `tireless`: whatever it does
+        takes no time, in any world."""
         number = self._numbers
         self._numbers += 1
-        host = VirtualHost(self, ip or self._ip(number), number, 0, skew_s)
+        host = VirtualHost(self, ip or self._ip(number), number, 0, skew_s, tireless=tireless)
         self.hosts[host.ip] = host
         return host
 
@@ -141,7 +146,7 @@ class World:
     def restart(self, host: "VirtualHost") -> "VirtualHost":
         """The machine of `host`, which crashed or was shut down, runs again: the same address, clock and disks, another
         process with a generator of its own."""
-        again = VirtualHost(self, host.ip, host.number, host.boot + 1, host.skew_s)
+        again = VirtualHost(self, host.ip, host.number, host.boot + 1, host.skew_s, tireless=host.toil is None)
         self.hosts[host.ip] = again
         self.trace.event(self.loop.time(), "restart", host.number, host.ip)
         return again
@@ -286,7 +291,7 @@ _INLINE, _LITERALS = _Inline(), _Literals()
 class VirtualHost(Host):
     """A machine in the world: hand it to a node, a peer or a seed."""
 
-    def __init__(self, world: World, ip: str, number: int, boot: int, skew_s: float) -> None:
+    def __init__(self, world: World, ip: str, number: int, boot: int, skew_s: float, *, tireless: bool = False) -> None:
         self.world = world
         self.ip = ip
         self.number = number
@@ -301,13 +306,15 @@ class VirtualHost(Host):
         """UDP payload, and frames of links."""
         self.bound: set[Address] = set()
         """Where its sockets and ports are, or were."""
+        self.toil = Toil(world.effort, lambda: world.loop) if world.effort is not None and not tireless else None
+        """Where what it does takes time."""
         self._disks: list[VirtualDisk] = []
         super().__init__(
             links=self._links,
             clock=self.virtual_clock,
             datagrams=VirtualDatagrams(self),
             disk=self._disk,
-            cipher=world.cipher,
+            cipher=self.toil.cipher(world.cipher) if self.toil is not None else world.cipher,
             memo=world.memo,
             resolver=_LITERALS,
             offload=_INLINE,

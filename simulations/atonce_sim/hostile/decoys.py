@@ -1,16 +1,15 @@
 """Ids that belong to nobody: any 32 bytes are a node key, and a liar needs no secret to name it."""
 
 import random
-from bisect import bisect_left
 from typing import Final
 
+from atonce_sim.keyspace import KeySpace, as_long
 from dht_atonce.endpoints import Address, pack_address
 from dht_atonce.identity import node_id
 
 __all__ = ["Decoys", "nowhere"]
 
 _POOL: Final = 1 << 14  # ids to choose from: the nearest shares some 14 bits with any target, more than honest nodes do
-_FEW: Final = 48  # of the pool are looked at round a target
 
 
 def nowhere(number: int, *, local: bool) -> Address:
@@ -26,16 +25,14 @@ class Decoys:
 
     def __init__(self, rng: random.Random, *, local: bool) -> None:
         self._local = local
-        keys = [rng.randbytes(32) for _ in range(_POOL)]
-        self._sorted = sorted((int.from_bytes(node_id(key), "big"), key) for key in keys)
+        keys = (rng.randbytes(32) for _ in range(_POOL))
+        self._keys = {as_long(node_id(key)): key for key in keys}
+        self._space = KeySpace(self._keys)
         self._number = 0
 
     def nearest(self, target: bytes, count: int) -> list[bytes]:
         """Node keys whose ids lie nearest to `target`, nearest first."""
-        long_target = int.from_bytes(target, "big")
-        at = bisect_left(self._sorted, (long_target, b""))
-        around = self._sorted[max(0, at - _FEW) : at + _FEW]
-        return [key for _, key in sorted(around, key=lambda item: item[0] ^ long_target)[:count]]
+        return [self._keys[long_id] for long_id in self._space.nearest(as_long(target), count)]
 
     def dead(self, target: bytes, count: int) -> list[bytes]:
         """Contacts nearest to `target`, packed, each at an address of its own where nobody is."""

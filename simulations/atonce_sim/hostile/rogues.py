@@ -30,6 +30,7 @@ class Rogue(Protocol):
     """One hostile member."""
 
     host: VirtualHost
+    is_up: bool
 
     @property
     def node_id(self) -> bytes:

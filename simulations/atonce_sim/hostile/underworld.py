@@ -23,7 +23,7 @@ from atonce_sim.hostile.kinds import (
 )
 from atonce_sim.hostile.lies import LiarPlan, RedirectPlan
 from atonce_sim.hostile.records import ForgerPlan, HoarderPlan, StufferPlan
-from atonce_sim.hostile.rogues import Puppet, Rogue, RogueNode
+from atonce_sim.hostile.rogues import Puppet, RogueNode
 from atonce_sim.hostile.seats import BlackholePlan, EclipsePlan, SybilPlan
 from atonce_sim.keyspace import as_long
 from atonce_sim.population import Life, Population
@@ -79,16 +79,15 @@ class Underworld:
         """Those at whose node somebody aims."""
         self.bystander: Bystander | None = None
         """The outsider whom gangs send others to, or in whose name they ask."""
+        self.seats_max: int | None = None
+        """The most seats that hostile nodes ever held in one honest table."""
+        self.records_max: int | None = None
+        """The most records that one honest node ever held, since hostile nodes came."""
         self._world = world
         self._population = population
         self._network = network
         # By subnet, the hosts that are there, of all gangs: who shares a subnet shares it with other gangs too.
         self._hosts: dict[int, list[VirtualHost]] = {}
-
-    @property
-    def members(self) -> list[Rogue]:
-        """All hostile nodes."""
-        return [rogue for gang in self.gangs for rogue in gang.members]
 
     # --- coming and going ---
 
@@ -132,14 +131,31 @@ class Underworld:
 
     # --- looking ---
 
-    def seats_of(self, resident: Resident, ids: "frozenset[bytes] | None" = None) -> int:
-        """How many seats of its table are held by hostile nodes."""
-        ids = self.ids() if ids is None else ids
-        return sum(node_id in ids for node_id, _ in resident.seats())
+    @property
+    def standing(self) -> dict[bytes, str]:
+        """`NodeId` → IP of all hostile nodes that are up."""
+        return {rogue.node_id: rogue.host.ip for gang in self.gangs for rogue in gang.members if rogue.is_up}
 
-    def ids(self) -> frozenset[bytes]:
-        """The `NodeId`s of all members."""
-        return frozenset(rogue.node_id for rogue in self.members)
+    def look(self, residents: Sequence[Resident]) -> None:
+        """See how much of honest nodes is taken: those of `residents` that are up."""
+        if not self.gangs:
+            return
+        ids = self.standing
+        for resident in residents:
+            if ids:
+                taken = sum(node_id in ids for node_id, _ in resident.seats())
+                self.seats_max = max(self.seats_max or 0, taken)
+            self.records_max = max(self.records_max or 0, len(resident.held()))
+
+    def figures(self) -> dict[str, float | None]:
+        """What expectations may name."""
+        bystander = self.bystander
+        return {
+            "answered_ratio_max": bystander.largest_ratio if bystander is not None else None,
+            "victim_datagrams": bystander.most if bystander is not None else None,
+            "hostile_seats_max": self.seats_max,
+            "records_max": self.records_max,
+        }
 
     # --- inside ---
 
@@ -184,11 +200,11 @@ class Underworld:
 
     def _host(self, step: Invade, number: int) -> VirtualHost:
         if step.subnets is None:
-            return self._world.host()
+            return self._world.host(tireless=True)
         subnet, at = number % step.subnets, number // step.subnets
         hosts = self._hosts.setdefault(subnet, [])
         if at < _HOSTS_PER_SUBNET and at >= len(hosts):
-            hosts.append(self._world.host(f"80.{subnet >> 8}.{subnet & 255}.{1 + len(hosts)}"))
+            hosts.append(self._world.host(f"80.{subnet >> 8}.{subnet & 255}.{1 + len(hosts)}", tireless=True))
         return hosts[at % len(hosts)]
 
     async def _enter(self, gang: Gang, plan: Plan, rogue: RogueNode | Puppet, *, awake: bool) -> None:
