@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from atonce_sim.hostile.decoys import Decoys
-from atonce_sim.keyspace import as_long
+from atonce_sim.keyspace import KeySpace, as_long
 from atonce_sim.residents import Resident
 from atonce_sim.world import VirtualHost, World
 from dht_atonce.config import NetworkConfig
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Aim", "Gang", "Plan"]
 
 _MOST = 16  # contacts that a reply may have
+_LOOKED_AT = 64  # members, the nearest, of whom some may share a subnet
 _PER_SUBNET = 2  # of one reply's contacts, honest nodes ask no more of one subnet
 
 
@@ -63,6 +64,15 @@ class Gang:
     seen: dict[bytes, list[bytes]] = field(default_factory=dict)
     """Key → all genuine records of it that any member was given, the oldest first."""
     _decoys: Decoys | None = None
+    _space: KeySpace = field(default_factory=KeySpace)
+    _by_id: "dict[int, Rogue]" = field(default_factory=dict)
+
+    def admit(self, rogue: "Rogue") -> None:
+        """It is a member from now on."""
+        self.members.append(rogue)
+        long_id = as_long(rogue.node_id)
+        self._by_id[long_id] = rogue
+        self._space.add(long_id)
 
     @property
     def decoys(self) -> Decoys:
@@ -77,8 +87,9 @@ class Gang:
 
     def fellows(self, target: bytes, other_than: "Rogue", count: int = _MOST) -> list[bytes]:
         """Members nearest to `target`, packed, nearest first; no more of one subnet than honest nodes take."""
-        long_target, named, subnets = as_long(target), list[bytes](), dict[bytes, int]()
-        for rogue in sorted(self.members, key=lambda rogue: as_long(rogue.node_id) ^ long_target):
+        named, subnets = list[bytes](), dict[bytes, int]()
+        for long_id in self._space.nearest(as_long(target), _LOOKED_AT):
+            rogue = self._by_id[long_id]
             contact = rogue.contact
             net = subnet(contact.ip)
             if rogue is other_than or (not self.network.local and subnets.get(net, 0) >= _PER_SUBNET):

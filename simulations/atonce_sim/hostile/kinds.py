@@ -95,16 +95,17 @@ class Reflector(_Kind, frozen=True, kw_only=True, tag="reflector"):
 
 
 class Stuffer(_Kind, frozen=True, kw_only=True, tag="stuffer"):
-    """Stores records of its own, genuine and as near as it can find to the aimed key, at the nodes nearest to it."""
+    """Stores genuine records of its own at the nodes nearest to the aimed key, each nearer to its node than the key is:
+    so that they take the place of the key's own."""
 
     puts: Count
-    """At each of those nodes."""
+    """By each member, at each of those nodes."""
     per_s: Rate = 200.0
     """At each."""
     nodes: Annotated[int, Meta(ge=1, le=1000)] = 20
     """At so many."""
     grind: Annotated[int, Meta(ge=0, le=20)] = 10
-    """How many leading bits of the aimed key its records share: each bit costs it twice as many names to try."""
+    """How many leading bits of a node's id its records share: each bit costs it twice as many names to try."""
 
 
 Kind = Sybil | Eclipse | Forger | Blackhole | Liar | Hoarder | Redirect | Flooder | Reflector | Stuffer

@@ -68,7 +68,7 @@ class ForgerPlan(Plan):
 class HoarderPlan(Plan):
     """Nobody can tell it from a node that was never given anything."""
 
-    def __init__(self, gang: Gang, kind: Hoarder) -> None:
+    def __init__(self, gang: Gang, kind: Hoarder | Stuffer) -> None:
         super().__init__(gang)
 
     def answer(self, me: Rogue, asked: Asked, wall: float) -> Reply | None:
@@ -78,11 +78,12 @@ class HoarderPlan(Plan):
         return msgspec.structs.replace(reply, record=b"") if isinstance(reply, Found) else reply
 
 
-class StufferPlan(Plan):
-    """Fills the stores round the aimed key, or round a victim's id."""
+class StufferPlan(HoarderPlan):
+    """Fills the stores round the aimed key, or round a victim's id. What it is given itself it hoards: it is near
+    too."""
 
     def __init__(self, gang: Gang, kind: Stuffer) -> None:
-        super().__init__(gang)
+        super().__init__(gang, kind)
         self._kind = kind
         self.put = 0
         """Records that were handed in so far."""
@@ -97,13 +98,13 @@ class StufferPlan(Plan):
         for contact in contacts:
             me.protocol.ping(contact, lambda _: None)  # for their cookies
         await gang.pause(2.0)
-        share = -(-kind.puts // len(gang.members)) if len(centres) == 1 else kind.puts
-        for number in range(share):
-            record = self._record(identity, centre, number)
+        for number in range(kind.puts):
             for contact in contacts:
+                # Nearer to each of them than the key is: the farthest goes first.
+                record = self._record(identity, contact.id, number)
                 me.protocol.store(contact, record, lambda _: None)
                 self.put += 1
-            await gang.pause(len(gang.members) / kind.per_s if len(centres) == 1 else 1 / kind.per_s)
+            await gang.pause(1 / kind.per_s)
 
     def _record(self, identity: Identity, centre: bytes, number: int) -> bytes:
         """Under a name that was tried for until its key lies near the centre."""

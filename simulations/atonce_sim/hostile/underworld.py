@@ -210,7 +210,7 @@ class Underworld:
     async def _enter(self, gang: Gang, plan: Plan, rogue: RogueNode | Puppet, *, awake: bool) -> None:
         if isinstance(rogue, RogueNode) and not await self._come_in(rogue, gang.rng):
             return
-        gang.members.append(rogue)
+        gang.admit(rogue)
         if isinstance(rogue, RogueNode):
             self._population.hostile.append(rogue)
         if awake:
