@@ -134,11 +134,14 @@ class FuzzedNode:
 
     def receive(self, datagram: bytes) -> None:
         """A datagram comes from the stranger's address."""
-        self.server.protocol.datagram_received(datagram, self.stranger.address)
+        self.loop.run_until_complete(self._hear(datagram))
         self._fed += 1
         if self._fed % _TURN == 0:
             self.loop.run_until_complete(asyncio.sleep(0.05))
         self.check()
+
+    async def _hear(self, datagram: bytes) -> None:
+        self.server.protocol.datagram_received(datagram, self.stranger.address)
 
     def seal(self, kind: PacketType, body: bytes, *, proved: bool = False) -> bytes | None:
         """A datagram of the stranger's; None if there is no room for the body."""
