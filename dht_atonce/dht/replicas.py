@@ -12,6 +12,7 @@ from dht_atonce.dht.routing import RoutingTable
 from dht_atonce.dht.shared import Shared
 from dht_atonce.dht.wire import Stored, StoreOutcome
 from dht_atonce.endpoints import Family
+from dht_atonce.errors import RecordError
 from dht_atonce.records import PresenceRecord, ValueRecord
 
 __all__ = ["Replicas"]
@@ -128,10 +129,24 @@ class Replicas:
 
     def _on_handed(self, contact: Contact, record: AnyRecord) -> Callable[[Answer | None], None]:
         def on_answer(answer: Answer | None) -> None:
-            own = self._own.get(record.key)
-            if answer is None or not isinstance(answer.reply, Stored) or answer.reply.outcome != StoreOutcome.STORED:
+            if answer is None or not isinstance(answer.reply, Stored):
                 return
+            if answer.reply.outcome == StoreOutcome.NEWER_HELD:
+                self._on_newer(record, answer.reply.record)
+                return
+            own = self._own.get(record.key)
             if own is not None and own.record is record:
                 self._own.on_stored(record.key, contact.id)
 
         return on_answer
+
+    def _on_newer(self, record: AnyRecord, blob: bytes) -> None:
+        """Whom we handed `record` holds a newer one: where two networks grow together, either side has what is new."""
+        shared = self._shared
+        try:
+            newer = shared.parser.parse(blob, shared.wall())
+        except RecordError as error:
+            shared.counters[f"record.{error.reason}"] += 1
+            return
+        if newer.key == record.key:
+            shared.store.keep(newer, shared.wall())
