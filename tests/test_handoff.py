@@ -1,5 +1,6 @@
 """Hand-off: to each newcomer the records that it is to have, and no faster than the network can bear."""
 
+import random
 from collections import Counter
 from dataclasses import replace
 
@@ -163,7 +164,8 @@ CROWD = [contact(number) for number in range(1, 41)]
 )
 def test_near_keys_are_those_that_counting_finds(steps: list[tuple[str, int]], limit: int) -> None:
     own = contact(0)
-    store, router = RecordStore(own.long_id, LOCAL, CONFIG), RoutingTable(own, 20, CONFIG, local=True, now=0.0)
+    store = RecordStore(own.long_id, LOCAL, CONFIG, random.Random(1))
+    router = RoutingTable(own, 20, CONFIG, local=True, now=0.0)
     near, now = NearKeys(own.long_id, limit), float(NOW)
     for what, number in steps:
         match what:

@@ -60,7 +60,7 @@ MUTUAL_FLOOR = 1
 
 PURE = [
     "dht_atonce/memo.py",
-    "dht_atonce/records.py",
+    "dht_atonce/records/*.py",
     *(
         f"dht_atonce/dht/{name}.py"
         for name in (
@@ -71,13 +71,16 @@ PURE = [
             "handoff",
             "lookup",
             "operations",
+            "origins",
             "own",
             "peers",
+            "roster",
             "routing",
             "rtt",
             "sealing",
             "skew",
             "storage",
+            "topics",
             "voices",
             "wire",
         )

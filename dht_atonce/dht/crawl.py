@@ -11,11 +11,9 @@ from dht_atonce.dht.shared import Shared
 from dht_atonce.dht.wire import FindNode, FindValue, Found
 from dht_atonce.endpoints import Family
 from dht_atonce.errors import RecordError
-from dht_atonce.records import PresenceRecord, ValueRecord
+from dht_atonce.records import AnyRecord
 
 __all__ = ["Crawl"]
-
-AnyRecord = PresenceRecord | ValueRecord
 
 # Where a contact's bytes have what `endpoints.subnet` gives
 _SUBNET = {Family.IPV4: slice(KEY_SIZE, KEY_SIZE + 3), Family.IPV6: slice(KEY_SIZE, KEY_SIZE + 6)}

@@ -16,11 +16,9 @@ from dht_atonce.dht.shared import Shared
 from dht_atonce.dht.wire import Request, Stored, StoreOutcome
 from dht_atonce.endpoints import Address, Family
 from dht_atonce.errors import RecordError
-from dht_atonce.records import PresenceRecord, ValueRecord
+from dht_atonce.records import AnyRecord
 
 __all__ = ["FamilyServer", "StoreRound"]
-
-AnyRecord = PresenceRecord | ValueRecord
 
 
 @dataclass(slots=True)
@@ -30,6 +28,8 @@ class StoreRound:
     asked: int = 0
     confirmed: list[bytes] = field(default_factory=list)
     """`NodeId`s that hold it now."""
+    passed_over: int = 0
+    """How many have told us that their topic is full and the lot fell on others."""
     newer: AnyRecord | None = None
     """A newer record of the same key that somebody holds."""
 
@@ -156,6 +156,8 @@ class FamilyServer(StockServer):
                 continue
             if answer.reply.outcome == StoreOutcome.STORED:
                 round_.confirmed.append(contact.id)
+            elif answer.reply.outcome == StoreOutcome.PASSED_OVER:
+                round_.passed_over += 1
             elif answer.reply.record:
                 round_.newer = self._newer_of_own(answer.reply.record, record, round_.newer)
         return round_

@@ -18,11 +18,9 @@ from enum import Enum
 
 from dht_atonce.config import DhtConfig
 from dht_atonce.dht.contact import Contact
-from dht_atonce.records import PresenceRecord, ValueRecord, is_newer
+from dht_atonce.records import AnyRecord, is_newer
 
 __all__ = ["Lookup", "LookupEnd"]
-
-AnyRecord = PresenceRecord | ValueRecord
 
 _MAX_CANDIDATES = 256  # of all that replies name; farther ones would never be asked within the budget
 _MAX_ADDRESSES = 3  # of one node that are tried in one lookup

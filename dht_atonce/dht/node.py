@@ -24,12 +24,10 @@ from dht_atonce.endpoints import Address, Family
 from dht_atonce.errors import WireError
 from dht_atonce.host import Host
 from dht_atonce.identity import Identity, NodeKey, PeerId
-from dht_atonce.records import PresenceRecord, ValueRecord, is_newer, value_key
+from dht_atonce.records import AnyRecord, ValueRecord, is_newer, value_key
 from dht_atonce.tasks import TaskGroup
 
 __all__ = ["DhtNode", "FindResult", "PublishResult"]
-
-AnyRecord = PresenceRecord | ValueRecord
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,16 +7,20 @@ from collections import Counter
 from typing import Final, NamedTuple
 
 from dht_atonce.config import NetworkConfig
+from dht_atonce.datagrams import MAX_DATAGRAM
 from dht_atonce.dht.contact import KEY_SIZE, Contact
 from dht_atonce.dht.routing import RoutingTable
 from dht_atonce.dht.storage import RecordStore
 from dht_atonce.dht.wire import (
     FLAG_NO_SEAT,
     MAX_CONTACTS,
+    MAX_PAGE,
     MIN_CONTACTS_BESIDE_RECORD,
+    FindMembers,
     FindNode,
     FindValue,
     Found,
+    Members,
     NeedCookie,
     Ping,
     Pong,
@@ -35,8 +39,12 @@ from dht_atonce.records import RecordParser
 __all__ = ["Asked", "Operations"]
 
 _FOUND_OVERHEAD: Final = 58 + 16 + 3 + 72  # header, MAC, prefix, and a FOUND body without contacts and record
+_MEMBERS_OVERHEAD: Final = _FOUND_OVERHEAD + 5 + 9  # with `total` and `next`, in place of the record's header
 _CONTACT_SIZE: Final = {Family.IPV4: 40, Family.IPV6: 52}  # with its two bytes of msgpack
 _OTHER: Final = {Family.IPV4: Family.IPV6, Family.IPV6: Family.IPV4}
+
+Head = tuple[int, bytes, int, bytes, bytes, int]
+"""How each reply begins."""
 
 
 class Asked(NamedTuple):
@@ -97,19 +105,35 @@ class Operations:
                 return self._found(asked, head, request.key, request.want, record.blob if record else b"")
             case Store():
                 return self._stored(asked, head, request.record, wall)
+            case FindMembers():
+                return self._members(asked, head, request, wall)
 
-    def _found(
-        self,
-        asked: Asked,
-        head: tuple[int, bytes, int, bytes, bytes, int],
-        target: bytes,
-        want: int,
-        record: bytes,
-    ) -> Found | NeedCookie:
+    def _found(self, asked: Asked, head: Head, target: bytes, want: int, record: bytes) -> Found | NeedCookie:
         room = asked.room - _FOUND_OVERHEAD - len(record)
         if record and room < 0:
             # An old cookie and no padding: to leave the record out would say that there is none.
             return NeedCookie(*head)
+        return Found(*head, *self._contacts(asked, target, want, room), record)
+
+    def _members(self, asked: Asked, head: Head, request: FindMembers, wall: float) -> Members | NeedCookie:
+        roster = self._store.roster(request.key)
+        if roster is not None and asked.room < MAX_DATAGRAM:
+            return NeedCookie(*head)  # as above: a page that is cut short would say that the rest is not there
+        room = asked.room - _MEMBERS_OVERHEAD
+        if roster is None:
+            return Members(*head, *self._contacts(asked, request.key, request.want, room), 0, 0, [])
+        is_first = request.start == 0
+        beside = MIN_CONTACTS_BESIDE_RECORD * _CONTACT_SIZE[self._family] if is_first else 0
+        page, following = roster.page(request.seed, request.start, wall, room=room - beside, most=MAX_PAGE)
+        records = [record.blob for record in page]
+        contacts: tuple[list[bytes], list[bytes]] = [], []
+        if is_first:
+            room -= sum(len(blob) + 3 for blob in records)
+            contacts = self._contacts(asked, request.key, request.want, room)
+        return Members(*head, *contacts, roster.live_count, following, records)
+
+    def _contacts(self, asked: Asked, target: bytes, want: int, room: int) -> tuple[list[bytes], list[bytes]]:
+        """Those nearest to `target` that fit into `room`: of our family, and of the other if it is asked for."""
         others: list[bytes] = []
         long_target = int.from_bytes(target, "big")
         other = _OTHER[self._family] if want else None
@@ -119,7 +143,7 @@ class Operations:
             others = self._nearest(other, long_target, count, asked.sender)
             room -= len(others) * _CONTACT_SIZE[other]
         count = min(MAX_CONTACTS, room // _CONTACT_SIZE[self._family])
-        return Found(*head, self._nearest(self._family, long_target, count, asked.sender), others, record)
+        return self._nearest(self._family, long_target, count, asked.sender), others
 
     def _nearest(self, family: Family, target: int, count: int, sender: Contact) -> list[bytes]:
         if count <= 0:
@@ -127,7 +151,7 @@ class Operations:
         nearest = self._routers[family].find_neighbors(target, count, exclude=sender.id)
         return [contact.packed for contact in nearest]
 
-    def _stored(self, asked: Asked, head: tuple[int, bytes, int, bytes, bytes, int], blob: bytes, wall: float) -> Reply:
+    def _stored(self, asked: Asked, head: Head, blob: bytes, wall: float) -> Reply:
         if not asked.proved:
             return NeedCookie(*head)
         if not self._stores:
@@ -140,6 +164,8 @@ class Operations:
         keeping = self._store.keep(record, wall)
         if keeping.newer is not None:
             return Stored(*head, StoreOutcome.NEWER_HELD, keeping.newer.blob)
+        if keeping.passed_over:
+            return Stored(*head, StoreOutcome.PASSED_OVER, b"")
         if not keeping.kept:
             return Refused(*head, Refusal.FULL)
         if keeping.changed:

@@ -6,11 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from dht_atonce.config import DhtConfig, NetworkConfig
-from dht_atonce.records import SKEW_S, PresenceRecord, ValueRecord
+from dht_atonce.records import SKEW_S, AnyRecord
 
 __all__ = ["OwnRecord", "OwnRecords", "Signer"]
 
-AnyRecord = PresenceRecord | ValueRecord
 Signer = Callable[[int, int], AnyRecord]
 """Makes the record with this seq and this expiry (Unix seconds)."""
 
@@ -28,6 +27,8 @@ class OwnRecord:
     """As last signed."""
     confirmed: list[bytes] = field(default_factory=list)
     """`NodeId`s that hold `record`."""
+    passed_over: int = 0
+    """Nodes whose sample of a topic's members `record` is not in: they have been told, and need not be again."""
     due_at: float = 0.0
     """Monotonic seconds."""
     backoff_s: float = 0.0
@@ -80,6 +81,7 @@ class OwnRecords:
         own.record = own.sign(seq, int(wall) + life_s)
         own.last_seq = seq
         own.confirmed = []
+        own.passed_over = 0
         return own.record
 
     def on_stored(self, key: bytes, node_id: bytes) -> None:
@@ -97,12 +99,18 @@ class OwnRecords:
         """A round of publishing ended, in a network of which `known` nodes were met: when is the next one due?
 
         At a quarter of the record's life; sooner, with a growing pause, if fewer than half of the replicas confirmed.
+        A goodbye that enough nodes know of is none of our records any more.
         """
         if own.generation != generation:
             return
         wanted = max(1, min(self._network.k, known) / 2)
-        if known and len(own.confirmed) < wanted:
+        if known and len(own.confirmed) + own.passed_over < wanted:
             self._back_off(own, now)
+            return
+        if known and own.is_goodbye and own.record is not None:
+            # Said once and for all; the others hand it on until what it ended is over.
+            del self._own[own.record.key]
+            self._deadline = None
             return
         own.backoff_s = 0.0
         quarter = self._network.record_life_s / 4
@@ -125,7 +133,9 @@ class OwnRecords:
     def wanting(self) -> list[bytes]:
         """The keys of those whose latest record is held by fewer than k nodes."""
         k = self._network.k
-        return [key for key, own in self._own.items() if own.record is not None and len(own.confirmed) < k]
+        return [
+            key for key, own in self._own.items() if own.record is not None and len(own.confirmed) + own.passed_over < k
+        ]
 
     def due(self, now: float) -> list[tuple[bytes, OwnRecord]]:
         """What is to be published now."""

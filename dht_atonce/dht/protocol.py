@@ -20,9 +20,11 @@ from dht_atonce.dht.sealing import COOKIE_SIZE, NONCE_SIZE, Opened, PacketType, 
 from dht_atonce.dht.shared import Shared
 from dht_atonce.dht.wire import (
     FLAG_NO_SEAT,
+    FindMembers,
     FindNode,
     FindValue,
     Found,
+    Members,
     NeedCookie,
     Ping,
     Pong,
@@ -47,6 +49,7 @@ _EXPECTED: dict[type[Any], tuple[type[Any], ...]] = {
     FindNode: (Found, Refused),
     FindValue: (Found, Refused),
     Store: (Stored, Refused),
+    FindMembers: (Members, Refused),
 }
 
 # Read from their classes, these cost more than what is done with them for each packet.

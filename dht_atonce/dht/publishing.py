@@ -10,11 +10,9 @@ from dht_atonce.dht.own import OwnRecord, OwnRecords, Signer
 from dht_atonce.dht.shared import Shared
 from dht_atonce.endpoints import Family
 from dht_atonce.errors import AtOnceError, ClockWrong
-from dht_atonce.records import PresenceRecord, ValueRecord
+from dht_atonce.records import AnyRecord
 
 __all__ = ["PublishResult", "Publisher"]
-
-AnyRecord = PresenceRecord | ValueRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +80,10 @@ class Publisher:
             found_seq = found.seq if found is not None else 0
             if found is not None and own.record is not None and found.seq > own.last_seq:
                 self._check_conflict(found)
-            asked, newer = await self._store(crawls, key, self._renew(own, found_seq))
+            asked, newer = await self._store(crawls, key, own, self._renew(own, found_seq))
             if newer is not None:
                 self._check_conflict(newer)
-                asked, _ = await self._store(crawls, key, self._renew(own, newer.seq))
+                asked, _ = await self._store(crawls, key, own, self._renew(own, newer.seq))
         except Exception:
             self.own.on_failed(own, generation, shared.now())
             self._tell_due()
@@ -114,7 +112,7 @@ class Publisher:
         return crawls
 
     async def _store(
-        self, crawls: dict[FamilyServer, Crawl], key: bytes, record: AnyRecord
+        self, crawls: dict[FamilyServer, Crawl], key: bytes, own: OwnRecord, record: AnyRecord
     ) -> tuple[int, AnyRecord | None]:
         """Store at the nearest of each family; gives how many were asked, and a newer record if one is held."""
         asked, newer = 0, None
@@ -122,6 +120,7 @@ class Publisher:
             round_ = await server.store_at(crawl.lookup.closest(self._shared.network.k), record)
             asked += round_.asked
             newer = round_.newer or newer
+            own.passed_over += round_.passed_over
             for node_id in round_.confirmed:
                 self.own.on_stored(key, node_id)
         return asked, newer

@@ -14,7 +14,7 @@ from dht_atonce.datagrams import DatagramSocket
 from dht_atonce.dht.contact import Contact, shared_contact
 from dht_atonce.dht.sealing import MIN_UNPROVED_FIND, NONCE_SIZE, PacketType, key_request
 from dht_atonce.dht.shared import Shared
-from dht_atonce.dht.wire import FindNode, FindValue, Reply, Request
+from dht_atonce.dht.wire import FindMembers, FindNode, FindValue, Reply, Request
 from dht_atonce.endpoints import Address
 from dht_atonce.errors import WireError
 
@@ -162,7 +162,7 @@ class Requests:
     def _send(self, request_id: bytes, outstanding: Outstanding, now: float) -> None:
         shared, contact, request = self._shared, outstanding.contact, outstanding.request
         cookie = outstanding.cookie = shared.known.cookie(contact, now)
-        padded = not cookie and isinstance(request, FindNode | FindValue)
+        padded = not cookie and isinstance(request, FindNode | FindValue | FindMembers)
         try:
             outstanding.datagram = shared.sealer.seal(
                 _REQUEST,

@@ -17,12 +17,10 @@ from dht_atonce.dht.routing import RoutingTable
 from dht_atonce.dht.shared import Shared
 from dht_atonce.dht.wire import Stored, StoreOutcome
 from dht_atonce.endpoints import Family
-from dht_atonce.records import PresenceRecord, ValueRecord
+from dht_atonce.records import AnyRecord
 from dht_atonce.tasks import TaskGroup
 
 __all__ = ["Upkeep"]
-
-AnyRecord = PresenceRecord | ValueRecord
 
 _TIDY_S = 30.0  # between two looks for what has expired
 _SETTLED_S = 60.0  # after a join, at the latest, we look for those who joined near us at the same time

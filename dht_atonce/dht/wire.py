@@ -6,16 +6,19 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
-from dht_atonce.codec import U8, U64, AddressBytes, Bytes8, Bytes20, WireStruct
+from dht_atonce.codec import U8, U32, U64, AddressBytes, Bytes8, Bytes20, WireStruct
 from dht_atonce.records import MAX_RECORD
 
 __all__ = [
     "FLAG_NO_SEAT",
     "MAX_CONTACTS",
+    "MAX_PAGE",
     "MIN_CONTACTS_BESIDE_RECORD",
+    "FindMembers",
     "FindNode",
     "FindValue",
     "Found",
+    "Members",
     "NeedCookie",
     "Ping",
     "Pong",
@@ -34,6 +37,8 @@ FLAG_NO_SEAT: Final = 1
 MAX_CONTACTS: Final = 16
 """In one reply and family."""
 MIN_CONTACTS_BESIDE_RECORD: Final = 8
+MAX_PAGE: Final = 16
+"""Membership records in one reply; no more than seven of the smallest fit."""
 
 ContactBytes = Annotated[bytes, Meta(min_length=38, max_length=58)]
 ContactList = Annotated[list[ContactBytes], Meta(max_length=MAX_CONTACTS)]
@@ -47,6 +52,8 @@ class StoreOutcome(IntEnum):
     STORED = 0
     """Stored, or the same record was there already."""
     NEWER_HELD = 1
+    PASSED_OVER = 2
+    """The topic has more members than the node keeps, and this one is not in its sample."""
 
 
 class Refusal(IntEnum):
@@ -85,6 +92,16 @@ class Store(_Request, tag=4, frozen=True):
     """Keep this record."""
 
     record: RecordBytes
+
+
+class FindMembers(_Request, tag=7, frozen=True):
+    """Who is a member of the topic with this `key`, in the order of `seed`?"""
+
+    key: Bytes20
+    want: U8
+    seed: Bytes8
+    start: U64
+    """Only those whose place in that order is here or behind; 0: from the beginning, and who is nearest to `key`?"""
 
 
 class _Reply(WireStruct, frozen=True):
@@ -128,8 +145,20 @@ class Refused(_Reply, tag=5, frozen=True):
     reason: U8
 
 
-Request = Ping | FindNode | FindValue | Store
-Reply = Pong | Found | Stored | NeedCookie | Refused
+class Members(_Reply, tag=8, frozen=True):
+    """A page of a topic's members; contacts only where the page is the first."""
+
+    contacts: ContactList
+    other: ContactList
+    total: U32
+    """Members held that have not left."""
+    next: U64
+    """Where the following page starts; 0 if there is none."""
+    records: Annotated[list[RecordBytes], Meta(max_length=MAX_PAGE)]
+
+
+Request = Ping | FindNode | FindValue | Store | FindMembers
+Reply = Pong | Found | Stored | NeedCookie | Refused | Members
 
 request_decoder: "msgspec.msgpack.Decoder[Request]" = msgspec.msgpack.Decoder(Request)
 reply_decoder: "msgspec.msgpack.Decoder[Reply]" = msgspec.msgpack.Decoder(Reply)

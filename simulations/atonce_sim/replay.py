@@ -10,9 +10,11 @@ from atonce_sim.trace import Seen
 from dht_atonce.cipher import Cipher, CipherFactory
 from dht_atonce.codec import decode
 from dht_atonce.dht.wire import (
+    FindMembers,
     FindNode,
     FindValue,
     Found,
+    Members,
     NeedCookie,
     Ping,
     Pong,
@@ -151,13 +153,18 @@ def _words(message: Request | Reply) -> str:
             return f"FIND_VALUE {message.key.hex()[:8]}"
         case Store():
             return f"STORE {len(message.record)} B"
+        case FindMembers():
+            return f"MEMBERS of {message.key.hex()[:8]} from {message.start:016x}"
         case Pong():
             return "PONG"
         case Found():
             record = f", a record of {len(message.record)} B" if message.record else ""
             return f"FOUND {len(message.contacts) + len(message.other)} contacts{record}"
         case Stored():
-            return f"STORED {StoreOutcome(message.outcome).name.lower()}" if message.outcome < 2 else "STORED"
+            known = message.outcome in StoreOutcome.__members__.values()
+            return f"STORED {StoreOutcome(message.outcome).name.lower()}" if known else "STORED"
+        case Members():
+            return f"MEMBERS {len(message.records)} of {message.total}, {len(message.contacts)} contacts"
         case NeedCookie():
             return "NEED_COOKIE"
         case Refused():
