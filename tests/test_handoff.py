@@ -76,6 +76,19 @@ def test_who_comes_again_gets_it_again_but_not_twice_at_once() -> None:
     assert len(drain(hand_off, 100.0)) == 2
 
 
+def test_what_is_not_done_comes_again_after_the_others() -> None:
+    hand_off, order = HandOff(replace(CONFIG, handoff_per_s=1.0)), list[bytes]()
+    hand_off.on_seated(ALICE, KEYS[:3])
+    for now in range(10, 15):
+        for contact_, key in hand_off.take(float(now), everything):
+            order.append(key)
+            if key == KEYS[0] and order.count(key) < 4:
+                hand_off.again(contact_, key)
+    assert order[:4] == [KEYS[0], KEYS[1], KEYS[2], KEYS[0]]
+    assert order.count(KEYS[0]) == 4
+    assert hand_off.deadline(20.0) is None
+
+
 @settings(max_examples=40)
 @given(st.lists(st.tuples(st.floats(0, 3), st.integers(0, 5), st.integers(0, 60)), max_size=20), st.integers(1, 50))
 def test_no_more_than_so_many_a_second(steps: list[tuple[float, int, int]], rate: int) -> None:

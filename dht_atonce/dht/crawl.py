@@ -110,12 +110,17 @@ class Crawl:
                 if error.reason != "expired":  # that may be a slow clock; all else is a lie, and so may the contacts be
                     self.lookup.on_failure(contact)
                     return
-        if reply.other:
+        self._on_contacts(contact, reply.contacts, reply.other, record)
+
+    def _on_contacts(
+        self, contact: Contact, named: list[bytes], named_other: list[bytes], record: AnyRecord | None
+    ) -> None:
+        if named_other:
             other = Family.IPV6 if self._family is Family.IPV4 else Family.IPV4
-            for found in self._contacts(reply.other, other):
+            for found in self._contacts(named_other, other):
                 if len(self.other_contacts) < self._shared.network.k:
                     self.other_contacts[found.id] = found
-        contacts = self._contacts(reply.contacts, self._family)
+        contacts = self._contacts(named, self._family)
         if self.lookup.on_reply(contact, contacts, record) and not self.first.done():
             self.first.set_result(record)
 

@@ -85,11 +85,13 @@ class FamilyServer(StockServer):
         want: int = 0,
         need: int | None = None,
         max_requests: int | None = None,
+        make: Callable[..., Crawl] = Crawl,
     ) -> Crawl:
         """Start a lookup of `target` (20 B) from `start` or from our table, until the nearest `need` (default: k) have
         answered.
 
         Once a record is found, a few of the nearest that agree are enough, unless `all_nearest` are to be found.
+        `make` makes the crawl, if it is to ask for something else.
         """
         shared, long_target = self._shared, int.from_bytes(target, "big")
         k = shared.network.k
@@ -105,7 +107,7 @@ class FamilyServer(StockServer):
             max_requests=max_requests,
         )
         shared.counters["dht.lookups"] += 1
-        crawl = Crawl(self.protocol, shared, self.family, lookup, target, wants_record=wants_record, want=want)
+        crawl = make(self.protocol, shared, self.family, lookup, target, wants_record=wants_record, want=want)
         self._crawls[crawl] = None
         crawl.done.add_done_callback(lambda _: self._on_crawled(crawl))
         return crawl

@@ -14,6 +14,8 @@ from dht_atonce.config import DhtConfig, NetworkConfig
 from dht_atonce.dht.contact import Contact
 from dht_atonce.dht.crawl import Crawl
 from dht_atonce.dht.family import FamilyServer
+from dht_atonce.dht.gathering import gather
+from dht_atonce.dht.origins import estimate_nodes
 from dht_atonce.dht.own import OwnRecords, Signer
 from dht_atonce.dht.publishing import Publisher, PublishResult
 from dht_atonce.dht.routing import RoutingTable
@@ -24,7 +26,7 @@ from dht_atonce.endpoints import Address, Family
 from dht_atonce.errors import WireError
 from dht_atonce.host import Host
 from dht_atonce.identity import Identity, NodeKey, PeerId
-from dht_atonce.records import AnyRecord, ValueRecord, is_newer, value_key
+from dht_atonce.records import GONE, ONLINE, AnyRecord, MembershipRecord, ValueRecord, is_newer, topic_key, value_key
 from dht_atonce.tasks import TaskGroup
 
 __all__ = ["DhtNode", "FindResult", "PublishResult"]
@@ -80,6 +82,7 @@ class DhtNode:
             no_seat=no_seat,
             stores=stores,
         )
+        self.shared.store.network_size = self._network_size
         self.servers: dict[Family, FamilyServer] = {}
         self.on_seated: Callable[[Contact], None] | None = None
         """Told of each contact that newly got a seat."""
@@ -255,9 +258,7 @@ class DhtNode:
         held = self.shared.store.live(key, self.shared.wall())
         if held is not None and not fresh:
             return FindResult(held, True, 0, 0, 0.0)
-        if self._lookups is None:
-            self._lookups = asyncio.Semaphore(self.shared.config.max_lookups)
-        async with self._lookups:
+        async with self._turn():
             crawls = [self._find_in(server, key) for server in self.servers.values()]
             record, crawl = await self._newest(crawls) if fresh else await self._first(crawls)
         local = held is not None and is_newer(held, record)
@@ -318,7 +319,61 @@ class DhtNode:
         except WireError:
             return None
 
+    # --- topics ---
+
+    async def announce(self, topic: str, *, data: bytes = b"", endpoints: tuple[Address, ...] = ()) -> PublishResult:
+        """Take part in `topic`, from now on until `withdraw`: with at most 128 B of `data` that the app says of us, and
+        the TCP `endpoints` at which we can be dialled (at most four; without any we count as one who cannot be).
+
+        The name of a topic is all that it takes to list its members: one for few should be one that nobody can guess.
+        Whoever holds the records reads it. Raises `MessageTooLarge`; ValueError for a name that has not 1 to 64
+        characters, or for what is out of its bounds; else as `publish`.
+        """
+        return await self._publish_membership(topic, ONLINE, endpoints, data)
+
+    async def withdraw(self, topic: str) -> PublishResult:
+        """Leave `topic`, and say so; also if an earlier run of ours announced it. Raises as `announce`."""
+        return await self._publish_membership(topic, GONE, (), b"")
+
+    async def members(self, topic: str, *, limit: int | None = None) -> list[MembershipRecord]:
+        """The members of `topic` in random order, each with its newest record: all that the k nodes nearest to its key
+        hold, or with `limit` a random sample.
+
+        Ends by a minute and by 4,000 requests, with what was found by then. Raises ValueError for a `limit` below 1.
+        """
+        if limit is not None and limit < 1:
+            raise ValueError("a sample has at least one member")
+        key = topic_key(self.shared.network, topic)
+        servers = [(server, self._want(server.family)) for server in self.servers.values()]
+        async with self._turn():
+            return await gather(self.shared, servers, key, limit)
+
+    async def _publish_membership(
+        self, topic: str, status: str, endpoints: tuple[Address, ...], data: bytes
+    ) -> PublishResult:
+        network = self.shared.network
+
+        def sign(seq: int, expires: int) -> MembershipRecord:
+            return MembershipRecord.sign(
+                self.identity,
+                network,
+                seq=seq,
+                incarnation=self.incarnation,
+                expires=expires,
+                topic=topic,
+                status=status,
+                endpoints=endpoints,
+                data=data,
+            )
+
+        return await self.publish(topic_key(network, topic), sign, is_goodbye=status == GONE)
+
     # --- inside: finding ---
+
+    def _turn(self) -> asyncio.Semaphore:
+        if self._lookups is None:
+            self._lookups = asyncio.Semaphore(self.shared.config.max_lookups)
+        return self._lookups
 
     def _find_in(self, server: FamilyServer, key: bytes) -> Crawl:
         crawl = server.crawl(key, wants_record=True, want=self._want(server.family))
@@ -354,6 +409,12 @@ class DhtNode:
         for contact in crawl.lookup.lacking(min(self.shared.network.k, self.shared.config.agreement)):
             self.counters["dht.repairs"] += 1
             server.protocol.store(contact, record.blob, lambda _: None)
+
+    def _network_size(self) -> float:
+        """How many nodes there seem to be, in the family that has more."""
+        own_id, k = int.from_bytes(self.shared.node_key.id, "big"), self.shared.network.k
+        nearest = [[contact.long_id for contact in server.nearest_to_us()] for server in self.servers.values()]
+        return max((estimate_nodes(own_id, ids, k) for ids in nearest), default=1)
 
     def _on_seated(self, contact: Contact) -> None:
         self._upkeep.on_seated(contact)

@@ -107,9 +107,9 @@ class OwnRecords:
         if known and len(own.confirmed) + own.passed_over < wanted:
             self._back_off(own, now)
             return
-        if known and own.is_goodbye and own.record is not None:
+        if known and own.is_goodbye:
             # Said once and for all; the others hand it on until what it ended is over.
-            del self._own[own.record.key]
+            self._own = {key: other for key, other in self._own.items() if other is not own}
             self._deadline = None
             return
         own.backoff_s = 0.0

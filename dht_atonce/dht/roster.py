@@ -16,7 +16,7 @@ from dht_atonce.config import DhtConfig
 from dht_atonce.endpoints import subnet
 from dht_atonce.records import MembershipRecord
 
-__all__ = ["Lottery", "Roster", "place_of"]
+__all__ = ["Lottery", "Roster", "member_limit", "member_origins", "place_of"]
 
 _GOODBYES = b"gone"
 _UNDIALLED = b""
@@ -26,6 +26,16 @@ _NOBODY: dict[bytes, float] = {}  # in place of a dict for each roster; never wr
 def place_of(seed: bytes, identity: bytes) -> int:
     """The place of an identity's key (32 B) in the order of a seed (8 B): docs/wire.md, MEMBERS."""
     return int.from_bytes(hashlib.blake2b(seed + identity, digest_size=8).digest(), "big")
+
+
+def member_origins(record: MembershipRecord) -> list[bytes]:
+    """Each /24 or /48 in which a member says that it can be dialled; one of their own for all that cannot be."""
+    return list(dict.fromkeys(subnet(endpoint.ip) for endpoint in record.endpoints)) or [_UNDIALLED]
+
+
+def member_limit(origin: bytes, config: DhtConfig) -> int:
+    """How many members of one topic may come from there, outside a local network."""
+    return config.topic_undialled if origin == _UNDIALLED else config.topic_members_per_subnet
 
 
 class Lottery:
@@ -175,14 +185,10 @@ class Roster:
     def _groups_of(self, record: MembershipRecord) -> list[bytes]:
         if record.is_goodbye:
             return [_GOODBYES]
-        if self._local:
-            return []
-        return list(dict.fromkeys(subnet(endpoint.ip) for endpoint in record.endpoints)) or [_UNDIALLED]
+        return [] if self._local else member_origins(record)
 
     def _limit(self, group: bytes) -> int:
-        if group == _GOODBYES:
-            return self._config.topic_goodbyes
-        return self._config.topic_undialled if group == _UNDIALLED else self._config.topic_members_per_subnet
+        return self._config.topic_goodbyes if group == _GOODBYES else member_limit(group, self._config)
 
     def _leave_groups(self, record: MembershipRecord) -> None:
         for group in self._groups_of(record):

@@ -22,6 +22,7 @@ from dht_atonce.tasks import TaskGroup
 
 __all__ = ["Upkeep"]
 
+_LAST = b"\xff" * 32  # no identity comes after it
 _TIDY_S = 30.0  # between two looks for what has expired
 _SETTLED_S = 60.0  # after a join, at the latest, we look for those who joined near us at the same time
 
@@ -44,6 +45,7 @@ class Upkeep:
         "_tidy_at",
         "_timer",
         "_timer_at",
+        "_turns",
     )
 
     def __init__(
@@ -57,6 +59,8 @@ class Upkeep:
         self._own_id = int.from_bytes(shared.node_key.id, "big")
         self._hand_off = HandOff(shared.config)
         self._near: dict[Family, NearKeys] = {}
+        # Of a newcomer that is handed the members of a topic, one after another: the identity that it got last
+        self._turns: dict[tuple[Contact, bytes], bytes] = {}
         # (when, family, id to look up), the earliest first
         self._refreshes: list[tuple[float, Family, int]] = []
         self._look_around_at = math.inf
@@ -174,12 +178,27 @@ class Upkeep:
 
     def _hand_over(self, now: float) -> None:
         for contact, key in self._hand_off.take(now, self._pick):
-            record = self._shared.store.live(key, self._shared.wall())
+            record = self._next_for(contact, key, self._shared.wall())
             server = self._servers.get(contact.address.family)
             if record is None or server is None:
                 continue
             self._shared.counters["dht.handed_off"] += 1
             server.protocol.store(contact, record.blob, self._on_handed(contact, record))
+
+    def _next_for(self, contact: Contact, key: bytes, wall: float) -> AnyRecord | None:
+        """What `contact` is handed of `key` now: its record, or of a topic one member after another, while other keys
+        have their turn between them; only our own membership if it is not to be a holder."""
+        roster, at = self._shared.store.roster(key), self._turns.pop((contact, key), None)
+        if roster is None:
+            return self._shared.store.live(key, wall)
+        if at is None and not self._is_for(self._servers[contact.address.family].router, contact, key):
+            own = self._publisher.own.get(key)
+            return own.record if own is not None else None
+        record = roster.following(at or b"", wall)
+        if record is not None:
+            self._turns[contact, key] = record.peer_id.key
+            self._hand_off.again(contact, key)
+        return record
 
     def _pick(self, contact: Contact, keys: list[bytes]) -> list[bytes]:
         """The keys whose record we are to hand to `contact`: it is among the k nearest, and we are one of the nearest
@@ -200,9 +219,13 @@ class Upkeep:
     def _on_handed(self, contact: Contact, record: AnyRecord) -> Callable[[Answer | None], None]:
         def on_answer(answer: Answer | None) -> None:
             own = self._publisher.own.get(record.key)
-            if answer is None or not isinstance(answer.reply, Stored) or answer.reply.outcome != StoreOutcome.STORED:
+            if answer is None and (contact, record.key) in self._turns:
+                self._turns[contact, record.key] = _LAST  # it is gone: the others need not be sent in vain
+            if answer is None or not isinstance(answer.reply, Stored) or own is None or own.record is not record:
                 return
-            if own is not None and own.record is record:
+            if answer.reply.outcome == StoreOutcome.STORED:
                 self._publisher.own.on_stored(record.key, contact.id)
+            elif answer.reply.outcome == StoreOutcome.PASSED_OVER:
+                own.passed_over += 1
 
         return on_answer

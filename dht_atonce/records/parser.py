@@ -52,11 +52,15 @@ class RecordParser:
             record = self._verify(blob)
             self._memo.put(seen, record)
         if now is not None:
-            if record.expires <= now:
-                raise RecordError("expired")
-            if record.expires > now + record.life_limit_s(self.network.record_life_s) + SKEW_S:
-                raise RecordError("lives_too_long")
+            self.check_time(record, now)
         return record
+
+    def check_time(self, record: AnyRecord, now: float) -> None:
+        """Raises `RecordError` if a record that was parsed is over, or claims to live longer than it may."""
+        if record.expires <= now:
+            raise RecordError("expired")
+        if record.expires > now + record.life_limit_s(self.network.record_life_s) + SKEW_S:
+            raise RecordError("lives_too_long")
 
     def parse_presence(self, blob: bytes, now: float | None) -> PresenceRecord:
         """Like `parse`, and nothing but a presence record will do."""

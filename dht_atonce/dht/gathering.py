@@ -1,0 +1,112 @@
+"""Gathers the members of a topic: runs a `MemberList` over the protocols of a node."""
+
+import asyncio
+from functools import partial
+from typing import Any
+
+from dht_atonce.dht.contact import Contact
+from dht_atonce.dht.crawl import Crawl
+from dht_atonce.dht.family import FamilyServer
+from dht_atonce.dht.protocol import Answer
+from dht_atonce.dht.shared import Shared
+from dht_atonce.dht.topics import MemberList
+from dht_atonce.dht.wire import FindMembers, Members
+from dht_atonce.errors import RecordError
+from dht_atonce.records import MembershipRecord
+
+__all__ = ["gather"]
+
+
+async def gather(
+    shared: Shared, servers: list[tuple[FamilyServer, int]], key: bytes, limit: int | None
+) -> list[MembershipRecord]:
+    """The members of the topic with this key, or with `limit` a random sample of them. `servers` says through which
+    families, and what is wanted of another."""
+    members = MemberList(key, shared.parser, shared.config, shared.host.rng, now=shared.now(), limit=limit)
+    roster, wall = shared.store.roster(key), shared.wall()
+    if roster is not None:
+        members.on_own([record for record in roster.records() if roster.until(record) > wall])
+    await _Gathering(shared, members).run(servers)
+    return members.members()
+
+
+class _Gathering:
+    """One search for the members of a topic, in all families in which we listen."""
+
+    __slots__ = ("_done", "_members", "_shared", "_where")
+
+    def __init__(self, shared: Shared, members: MemberList) -> None:
+        self._shared = shared
+        self._members = members
+        # The server through which each contact is asked
+        self._where: dict[Contact, FamilyServer] = {}
+        self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def run(self, servers: list[tuple[FamilyServer, int]]) -> None:
+        """Look up the holders in each of the families, with what is wanted of another, and go through their pages."""
+        crawls = [
+            (server, server.crawl(self._members.key, want=want, make=partial(_MemberCrawl, self._members)))
+            for server, want in servers
+        ]
+        try:
+            for server, crawl in crawls:
+                await crawl.done
+                self._where.update((contact, server) for contact in crawl.lookup.closest(self._shared.network.k))
+        finally:
+            for _, crawl in crawls:
+                crawl.stop()
+        self._members.settle(list(self._where))
+        self._pump()
+        await self._done
+
+    def _pump(self) -> None:
+        if self._done.done():
+            return
+        for contact, seed, start in self._members.next(self._shared.now()):
+            protocol = self._where[contact].protocol
+            request = FindMembers(0, protocol.request_id(), protocol.flags, self._members.key, 0, seed, start)
+            protocol.ask(contact, request, partial(self._on_answer, contact))
+        if not self._members.is_asking:
+            self._done.set_result(None)
+
+    def _on_answer(self, contact: Contact, answer: Answer | None) -> None:
+        _on_page(self._shared, self._members, contact, answer)
+        self._pump()
+
+
+class _MemberCrawl(Crawl):
+    """A lookup that asks each node on its way for its first page of members."""
+
+    def __init__(self, members: MemberList, *args: Any, **kwargs: Any) -> None:
+        self._members = members
+        super().__init__(*args, **kwargs)
+
+    def _ask(self, contact: Contact) -> None:
+        seed, start = self._members.first(contact)
+        request = FindMembers(0, self._protocol.request_id(), self._flags, self._target, self._want, seed, start)
+        self._protocol.ask(contact, request, partial(self._on_answer, contact))
+
+    def _on_answer(self, contact: Contact, answer: Answer | None) -> None:
+        if self.done.done():
+            return
+        page = _on_page(self._shared, self._members, contact, answer)
+        if page is None or answer is None:
+            self.lookup.on_failure(contact)
+        else:
+            if not answer.proved:
+                self.strangers.append(contact)
+            self._on_contacts(contact, page.contacts, page.other, None)
+        self._pump()
+
+
+def _on_page(shared: Shared, members: MemberList, contact: Contact, answer: Answer | None) -> Members | None:
+    """The page in an answer, taken in; None if there is none, or none that can be believed."""
+    if answer is None or not isinstance(answer.reply, Members):
+        members.on_failure(contact)
+        return None
+    try:
+        members.on_page(contact, answer.reply, shared.wall())
+    except RecordError as error:
+        shared.counters[f"record.{error.reason}"] += 1
+        return None
+    return answer.reply

@@ -1,0 +1,241 @@
+"""The members of a topic, put together from the pages of those that hold them; it chooses whom to ask, and never sends.
+
+First a lookup asks each node on its way for its first page (start 0) and so finds the k nearest: the holders. From then
+on `next` says which of them are asked for their following page.
+
+    asked ──on_page()──▶ idle ──next()──▶ asked ── … ──▶ through: it has no more
+      └──on_failure()──▶ through
+
+Each holder is asked in the order of a seed of its own, drawn for this search: nobody can know a place in it beforehand.
+A sample takes from the holders in turn, so that one which makes members up fills its own share and no more. All
+members are there when three holders are through and each member is known to two of those that were asked: where the
+last holders told us nothing that only they know, others hardly know more (Good 1953).
+
+Each holder keeps a few members of a subnet, and not the same ones: the limit holds for all that they give together.
+
+Of two records of one identity the newer counts, whoever gave it; a goodbye ends a membership that others still list.
+"""
+
+import random
+from collections import Counter
+from enum import Enum
+
+from dht_atonce.config import DhtConfig
+from dht_atonce.dht.contact import Contact
+from dht_atonce.dht.roster import member_limit, member_origins, place_of
+from dht_atonce.dht.wire import Members
+from dht_atonce.errors import RecordError
+from dht_atonce.records import MembershipRecord, RecordParser, is_newer
+
+__all__ = ["MemberList"]
+
+
+class _State(Enum):
+    IDLE = 0
+    ASKED = 1
+    THROUGH = 2
+
+
+class _Holder:
+    __slots__ = ("given", "seed", "start", "state")
+
+    def __init__(self, seed: bytes, state: _State) -> None:
+        self.seed = seed
+        self.start = 0
+        """Where its next page starts."""
+        self.state = state
+        self.given: list[bytes] = []
+        """The identities that it listed and that had not left, in its order."""
+
+
+class MemberList:
+    """One search for the members of the topic with this `key`: all of them, or with `limit` a random sample.
+
+    `now` is monotonic seconds, `wall` Unix seconds.
+    """
+
+    def __init__(
+        self,
+        key: bytes,
+        parser: RecordParser,
+        config: DhtConfig,
+        rng: random.Random,
+        *,
+        now: float,
+        limit: int | None = None,
+    ) -> None:
+        self.key = key
+        self.requests = 0
+        """How many pages were asked for, the first ones too."""
+        self._parser = parser
+        self._config = config
+        self._local = parser.network.local
+        self._rng = rng
+        self._limit = limit
+        self._deadline = now + config.members_deadline_s
+        self._holders: dict[Contact, _Holder] = {}
+        self._own = _Holder(b"", _State.THROUGH)
+        self._newest: dict[bytes, MembershipRecord] = {}
+        # Many holders give the same bytes: they are verified once.
+        self._read: dict[bytes, MembershipRecord] = {}
+        self._is_complete = False
+
+    # --- inputs ---
+
+    def on_own(self, records: list[MembershipRecord]) -> None:
+        """What our own store holds: we are a holder too."""
+        records = list(records)
+        self._rng.shuffle(records)
+        for record in records:
+            self._take(self._own, record)
+
+    def on_page(self, contact: Contact, reply: Members, wall: float) -> None:
+        """`contact` answered. Raises `RecordError` if that is a lie: nothing of it is believed, and it is asked no
+        more."""
+        holder = self._holders[contact]
+        try:
+            records = self._verify(holder, reply, wall)
+        except RecordError:
+            self.on_failure(contact)
+            raise
+        for record in records:
+            self._take(holder, record)
+        holder.start = reply.next
+        is_through = not reply.next or len(holder.given) >= self._config.members_from_holder
+        holder.state = _State.THROUGH if is_through else _State.IDLE
+        if is_through:
+            self._is_complete = self._is_nobody_alone()
+
+    def on_failure(self, contact: Contact) -> None:
+        """`contact` did not answer, or answered nonsense."""
+        self._holders[contact].state = _State.THROUGH
+        self._is_complete = self._is_nobody_alone()
+
+    # --- commands ---
+
+    def first(self, contact: Contact) -> tuple[bytes, int]:
+        """`contact` is asked for its first page: with this seed and this start."""
+        holder = self._holders[contact] = _Holder(self._rng.randbytes(8), _State.ASKED)
+        self.requests += 1
+        return holder.seed, 0
+
+    def settle(self, nearest: list[Contact]) -> None:
+        """The lookup is over: these are the holders, the nearest first. What others listed on the way counts no
+        more."""
+        self._holders = {contact: self._holders[contact] for contact in nearest}
+        self._is_complete = self._is_nobody_alone()
+
+    def next(self, now: float) -> list[tuple[Contact, bytes, int]]:
+        """Who is asked for a further page now, with which seed and start."""
+        asked = sum(holder.state is _State.ASKED for holder in self._holders.values())
+        room = min(self._config.alpha - asked, self._config.members_max_requests - self.requests)
+        if room <= 0 or now >= self._deadline or self._is_enough():
+            return []
+        behind = [pair for pair in self._holders.items() if pair[1].state is not _State.THROUGH]
+        if self._limit is None:
+            # As many at once as are to be gone through; more only if those were not enough.
+            through = len(self._holders) - len(behind)
+            behind = behind[: max(0, self._config.members_walks - through) or self._config.alpha]
+        else:
+            behind.sort(key=lambda pair: len(pair[1].given))  # so that each has its share in the sample
+        picked = [pair for pair in behind if pair[1].state is _State.IDLE][:room]
+        for _, holder in picked:
+            holder.state = _State.ASKED
+        self.requests += len(picked)
+        return [(contact, holder.seed, holder.start) for contact, holder in picked]
+
+    # --- getters ---
+
+    @property
+    def is_asking(self) -> bool:
+        """Whether an answer is still waited for."""
+        return any(holder.state is _State.ASKED for holder in self._holders.values())
+
+    def members(self) -> list[MembershipRecord]:
+        """Those that have not left, in random order: all that are known, or as many as the limit says."""
+        members = [self._newest[identity] for identity in self._pick()]
+        self._rng.shuffle(members)
+        return members
+
+    # --- inside ---
+
+    def _pick(self) -> list[bytes]:
+        """Whom the holders give in turn, until there are as many as the limit says."""
+        picked: dict[bytes, None] = {}
+        from_origin = Counter[bytes]()
+        queues = [iter(holder.given) for holder in (*self._holders.values(), self._own) if holder.given]
+        self._rng.shuffle(queues)
+        while queues:
+            for queue in list(queues):
+                if self._limit is not None and len(picked) >= self._limit:
+                    queues = []
+                    break
+                following = next((one for one in queue if one not in picked and self._may_be(one, from_origin)), None)
+                if following is None:
+                    queues.remove(queue)
+                else:
+                    picked[following] = None
+                    from_origin.update(member_origins(self._newest[following]))
+        return list(picked)
+
+    def _verify(self, holder: _Holder, reply: Members, wall: float) -> list[MembershipRecord]:
+        """The records of a page that are not over. Raises `RecordError` if this is no page of what was asked for."""
+        records, at = [], holder.start
+        for blob in reply.records:
+            record = self._read.get(blob)
+            if record is None:
+                parsed = self._parser.parse(blob, None)
+                if not isinstance(parsed, MembershipRecord) or parsed.key != self.key:
+                    raise RecordError("other_key")
+                record = self._read[blob] = parsed
+            place = place_of(holder.seed, record.peer_id.key)
+            if place < at:
+                raise RecordError("out_of_order")
+            at = place + 1
+            try:
+                self._parser.check_time(record, wall)
+            except RecordError as error:
+                if error.reason != "expired":  # that may be a slow clock; all else is a lie
+                    raise
+                continue
+            records.append(record)
+        if reply.next and (reply.next < at or reply.next <= holder.start):
+            raise RecordError("out_of_order")
+        return records
+
+    def _take(self, holder: _Holder, record: MembershipRecord) -> None:
+        identity = record.peer_id.key
+        if is_newer(record, self._newest.get(identity)):
+            self._newest[identity] = record
+        if not record.is_goodbye:
+            holder.given.append(identity)
+
+    def _is_there(self, identity: bytes) -> bool:
+        return not self._newest[identity].is_goodbye
+
+    def _may_be(self, identity: bytes, from_origin: Counter[bytes]) -> bool:
+        """Whether it is there, and its subnet is not there often enough already."""
+        if not self._is_there(identity):
+            return False
+        return self._local or all(
+            from_origin[origin] < member_limit(origin, self._config)
+            for origin in member_origins(self._newest[identity])
+        )
+
+    def _is_nobody_alone(self) -> bool:
+        """Whether enough holders are through, and each member is known to two of all."""
+        through = sum(holder.state is _State.THROUGH for holder in self._holders.values())
+        if through < self._config.members_walks:
+            return False
+        known = Counter(self._own.given)
+        for holder in self._holders.values():
+            known.update(holder.given)
+        return all(count > 1 for identity, count in known.items() if self._is_there(identity))
+
+    def _is_enough(self) -> bool:
+        if self._is_complete or self._limit is None:
+            return self._is_complete
+        share = self._limit / max(1, len(self._holders))
+        if any(holder.state is not _State.THROUGH and len(holder.given) < share for holder in self._holders.values()):
+            return False
+        return len(self._pick()) >= self._limit
