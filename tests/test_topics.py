@@ -295,6 +295,15 @@ def test_a_sample_is_fair() -> None:
     assert unfairness(by_one_seed, 200, 20) > 1000  # the control
 
 
+def test_those_whom_newcomers_know_do_not_come_up_more_often() -> None:
+    # Three of six holders have been told of the first 30 only.
+    holders = [holder(ALL)] * 3 + [holder(ALL[:30])] * 3
+    counts = Counter[int]()
+    for draw in range(200):
+        counts.update(gathered(holders, searching(limit=12, seed=draw))[0])
+    assert unfairness(counts, 200, 12) < 170
+
+
 def test_a_liar_fills_its_own_share_of_a_sample_and_no_more() -> None:
     # It has 280 identities ready, and takes those with the lowest places in the order of whatever seed comes.
     made_up = [membership(identity(number)) for number in range(120, 400)]

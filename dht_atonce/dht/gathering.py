@@ -1,20 +1,24 @@
-"""Gathers the members of a topic: runs a `MemberList` over the protocols of a node."""
+"""The topics of a node: signs memberships of ours, and runs a `MemberList` to gather the members."""
 
 import asyncio
 from functools import partial
 from typing import Any
 
+from dht_atonce.config import NetworkConfig
 from dht_atonce.dht.contact import Contact
 from dht_atonce.dht.crawl import Crawl
 from dht_atonce.dht.family import FamilyServer
+from dht_atonce.dht.own import Signer
 from dht_atonce.dht.protocol import Answer
 from dht_atonce.dht.shared import Shared
 from dht_atonce.dht.topics import MemberList
 from dht_atonce.dht.wire import FindMembers, Members
+from dht_atonce.endpoints import Address
 from dht_atonce.errors import RecordError
+from dht_atonce.identity import Identity
 from dht_atonce.records import MembershipRecord
 
-__all__ = ["gather"]
+__all__ = ["gather", "membership_signer"]
 
 
 async def gather(
@@ -28,6 +32,33 @@ async def gather(
         members.on_own([record for record in roster.records() if roster.until(record) > wall])
     await _Gathering(shared, members).run(servers)
     return members.members()
+
+
+def membership_signer(
+    identity: Identity,
+    network: NetworkConfig,
+    incarnation: bytes,
+    topic: str,
+    status: str,
+    endpoints: tuple[Address, ...] = (),
+    data: bytes = b"",
+) -> Signer:
+    """What signs a membership of ours again and again, each time with another seq and expiry."""
+
+    def sign(seq: int, expires: int) -> MembershipRecord:
+        return MembershipRecord.sign(
+            identity,
+            network,
+            seq=seq,
+            incarnation=incarnation,
+            expires=expires,
+            topic=topic,
+            status=status,
+            endpoints=endpoints,
+            data=data,
+        )
+
+    return sign
 
 
 class _Gathering:

@@ -14,7 +14,7 @@ from dht_atonce.config import DhtConfig, NetworkConfig
 from dht_atonce.dht.contact import Contact
 from dht_atonce.dht.crawl import Crawl
 from dht_atonce.dht.family import FamilyServer
-from dht_atonce.dht.gathering import gather
+from dht_atonce.dht.gathering import gather, membership_signer
 from dht_atonce.dht.origins import estimate_nodes
 from dht_atonce.dht.own import OwnRecords, Signer
 from dht_atonce.dht.publishing import Publisher, PublishResult
@@ -329,11 +329,13 @@ class DhtNode:
         Whoever holds the records reads it. Raises `MessageTooLarge`; ValueError for a name that has not 1 to 64
         characters, or for what is out of its bounds; else as `publish`.
         """
-        return await self._publish_membership(topic, ONLINE, endpoints, data)
+        sign = membership_signer(self.identity, self.shared.network, self.incarnation, topic, ONLINE, endpoints, data)
+        return await self.publish(topic_key(self.shared.network, topic), sign)
 
     async def withdraw(self, topic: str) -> PublishResult:
         """Leave `topic`, and say so; also if an earlier run of ours announced it. Raises as `announce`."""
-        return await self._publish_membership(topic, GONE, (), b"")
+        sign = membership_signer(self.identity, self.shared.network, self.incarnation, topic, GONE)
+        return await self.publish(topic_key(self.shared.network, topic), sign, is_goodbye=True)
 
     async def members(self, topic: str, *, limit: int | None = None) -> list[MembershipRecord]:
         """The members of `topic` in random order, each with its newest record: all that the k nodes nearest to its key
@@ -347,26 +349,6 @@ class DhtNode:
         servers = [(server, self._want(server.family)) for server in self.servers.values()]
         async with self._turn():
             return await gather(self.shared, servers, key, limit)
-
-    async def _publish_membership(
-        self, topic: str, status: str, endpoints: tuple[Address, ...], data: bytes
-    ) -> PublishResult:
-        network = self.shared.network
-
-        def sign(seq: int, expires: int) -> MembershipRecord:
-            return MembershipRecord.sign(
-                self.identity,
-                network,
-                seq=seq,
-                incarnation=self.incarnation,
-                expires=expires,
-                topic=topic,
-                status=status,
-                endpoints=endpoints,
-                data=data,
-            )
-
-        return await self.publish(topic_key(network, topic), sign, is_goodbye=status == GONE)
 
     # --- inside: finding ---
 

@@ -7,8 +7,10 @@ on `next` says which of them are asked for their following page.
       └──on_failure()──▶ through
 
 Each holder is asked in the order of a seed of its own, drawn for this search: nobody can know a place in it beforehand.
-A sample takes from the holders in turn, so that one which makes members up fills its own share and no more. All
-members are there when three holders are through and each member is known to two of those that were asked: where the
+A sample takes from the holders in turn, so that one which makes members up fills its own share and no more; and from
+those only that know nearly all, since what a newcomer has been told so far would come up too often.
+
+All members are there when three holders are through and each member is known to two of those that were asked: where the
 last holders told us nothing that only they know, others hardly know more (Good 1953).
 
 Each holder keeps a few members of a subnet, and not the same ones: the limit holds for all that they give together.
@@ -29,6 +31,8 @@ from dht_atonce.records import MembershipRecord, RecordParser, is_newer
 
 __all__ = ["MemberList"]
 
+_NEARLY_ALL = 0.9
+
 
 class _State(Enum):
     IDLE = 0
@@ -37,13 +41,15 @@ class _State(Enum):
 
 
 class _Holder:
-    __slots__ = ("given", "seed", "start", "state")
+    __slots__ = ("given", "seed", "start", "state", "total")
 
     def __init__(self, seed: bytes, state: _State) -> None:
         self.seed = seed
         self.start = 0
         """Where its next page starts."""
         self.state = state
+        self.total = 0
+        """How many members it says that it holds."""
         self.given: list[bytes] = []
         """The identities that it listed and that had not left, in its order."""
 
@@ -88,6 +94,7 @@ class MemberList:
         self._rng.shuffle(records)
         for record in records:
             self._take(self._own, record)
+        self._own.total = len(self._own.given)
 
     def on_page(self, contact: Contact, reply: Members, wall: float) -> None:
         """`contact` answered. Raises `RecordError` if that is a lie: nothing of it is believed, and it is asked no
@@ -100,7 +107,7 @@ class MemberList:
             raise
         for record in records:
             self._take(holder, record)
-        holder.start = reply.next
+        holder.start, holder.total = reply.next, reply.total
         is_through = not reply.next or len(holder.given) >= self._config.members_from_holder
         holder.state = _State.THROUGH if is_through else _State.IDLE
         if is_through:
@@ -137,7 +144,9 @@ class MemberList:
             through = len(self._holders) - len(behind)
             behind = behind[: max(0, self._config.members_walks - through) or self._config.alpha]
         else:
-            behind.sort(key=lambda pair: len(pair[1].given))  # so that each has its share in the sample
+            # So that each has its share in the sample
+            informed = self._informed()
+            behind.sort(key=lambda pair: (pair[1] not in informed, len(pair[1].given)))
         picked = [pair for pair in behind if pair[1].state is _State.IDLE][:room]
         for _, holder in picked:
             holder.state = _State.ASKED
@@ -163,20 +172,28 @@ class MemberList:
         """Whom the holders give in turn, until there are as many as the limit says."""
         picked: dict[bytes, None] = {}
         from_origin = Counter[bytes]()
-        queues = [iter(holder.given) for holder in (*self._holders.values(), self._own) if holder.given]
-        self._rng.shuffle(queues)
-        while queues:
-            for queue in list(queues):
-                if self._limit is not None and len(picked) >= self._limit:
-                    queues = []
-                    break
+        most = len(self._newest) if self._limit is None else self._limit
+        informed = self._informed()
+        others = [holder for holder in (*self._holders.values(), self._own) if holder not in informed]
+        for holders in (informed, others):
+            queues = [iter(holder.given) for holder in holders]
+            self._rng.shuffle(queues)
+            while queues and len(picked) < most:
+                queue = queues.pop(0)
                 following = next((one for one in queue if one not in picked and self._may_be(one, from_origin)), None)
-                if following is None:
-                    queues.remove(queue)
-                else:
+                if following is not None:
                     picked[following] = None
                     from_origin.update(member_origins(self._newest[following]))
+                    queues.append(queue)
         return list(picked)
+
+    def _informed(self) -> list[_Holder]:
+        """The holders that say they have nearly as many members as most of them say."""
+        holders = [holder for holder in (*self._holders.values(), self._own) if holder.total]
+        if not holders:
+            return []
+        usual = sorted(holder.total for holder in holders)[len(holders) // 2]
+        return [holder for holder in holders if holder.total >= _NEARLY_ALL * usual]
 
     def _verify(self, holder: _Holder, reply: Members, wall: float) -> list[MembershipRecord]:
         """The records of a page that are not over. Raises `RecordError` if this is no page of what was asked for."""
@@ -235,7 +252,8 @@ class MemberList:
     def _is_enough(self) -> bool:
         if self._is_complete or self._limit is None:
             return self._is_complete
-        share = self._limit / max(1, len(self._holders))
-        if any(holder.state is not _State.THROUGH and len(holder.given) < share for holder in self._holders.values()):
+        informed = self._informed()
+        share = self._limit / max(1, len(informed))
+        if any(holder.state is not _State.THROUGH and len(holder.given) < share for holder in informed):
             return False
         return len(self._pick()) >= self._limit
