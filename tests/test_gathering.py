@@ -32,6 +32,9 @@ from dht_atonce.records import topic_key
 
 TOPIC = "a room"
 KEY = topic_key(LOCAL, TOPIC)
+SHORT = 600
+BRIEF = replace(LOCAL, record_life_s=SHORT)
+"""A network in which records live for ten minutes, so that a test need not last two hours."""
 
 
 async def names(node: DhtNode, topic: str = TOPIC, *, limit: int | None = None) -> list[bytes]:
@@ -84,13 +87,13 @@ async def test_a_lone_node_has_its_own_topics() -> None:
 
 @virtual
 async def test_who_withdraws_is_gone_and_may_come_back() -> None:
-    nodes = await start_nodes(World(), 12)
+    nodes = await start_nodes(World(), 12, BRIEF)
     for node in nodes[:6]:
         await node.announce(TOPIC)
     await nodes[3].withdraw(TOPIC)
     assert await names(nodes[9]) == ids([*nodes[:3], *nodes[4:6]])
     assert KEY not in nodes[3].own  # it is not said again
-    await asyncio.sleep(LIFE)  # the others renew theirs
+    await asyncio.sleep(SHORT)  # the others renew theirs
     assert await names(nodes[9]) == ids([*nodes[:3], *nodes[4:6]])
     await nodes[3].announce(TOPIC)
     assert await names(nodes[9]) == ids(nodes[:6])
@@ -99,12 +102,12 @@ async def test_who_withdraws_is_gone_and_may_come_back() -> None:
 
 @virtual
 async def test_who_dies_is_gone_when_its_record_is_over() -> None:
-    nodes = await start_nodes(World(), 12)
+    nodes = await start_nodes(World(), 12, BRIEF)
     for node in nodes[:6]:
         await node.announce(TOPIC)
     await close(nodes[3])
     assert await names(nodes[9]) == ids(nodes[:6])
-    await asyncio.sleep(LIFE + 31)
+    await asyncio.sleep(SHORT + 31)
     assert await names(nodes[9]) == ids([*nodes[:3], *nodes[4:6]])
     await close(*nodes)
 

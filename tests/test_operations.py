@@ -436,6 +436,16 @@ def test_a_page_that_does_not_fit_into_three_times_the_question_waits_for_a_cook
     assert isinstance(Node(ipv4=3).answer(ask_members(), proved=False, room=LEAST_ROOM), Members)
 
 
+def test_a_large_topic_is_put_in_order_for_nobody_without_an_address() -> None:
+    node = with_members(30, max_records=200)
+    for number in range(30, 100):
+        node.store.keep(membership(identity(number)), NOW)
+    assert isinstance(node.answer(ask_members(), proved=False), Members)
+    node.store.keep(membership(identity(100)), NOW)
+    assert isinstance(node.answer(ask_members(), proved=False), NeedCookie)
+    assert isinstance(node.answer(ask_members()), Members)
+
+
 def test_a_member_that_is_not_in_the_sample_is_passed_over() -> None:
     node = with_members(topic_members=10)
     held = node.store.roster(TOPIC)

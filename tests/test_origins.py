@@ -84,7 +84,7 @@ def test_nothing_is_left_of_what_leaves() -> None:
 
 def test_the_number_of_nodes_is_estimated_from_the_nearest() -> None:
     rng = random.Random(1)
-    for count in (50, 1000, 20_000):
+    for count in (50, 500, 5000):
         guesses = []
         for _ in range(15):
             own, others = rng.getrandbits(160), [rng.getrandbits(160) for _ in range(count)]

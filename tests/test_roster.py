@@ -134,14 +134,14 @@ def test_whatever_the_order_and_however_often_they_come_the_same_stay() -> None:
 
 
 def test_the_sample_is_fair() -> None:
-    # 120 members, 40 places, 200 nodes: each member should have 66.7 places. The statistic has 119 degrees of freedom
+    # 120 members, 40 places, 100 nodes: each member should have 33.3 places. The statistic has 119 degrees of freedom
     # and a factor for draws without replacement; 170 is passed by chance in one of a thousand.
     def unfairness(counts: Counter[int]) -> float:
-        expected = 200 * 40 / 120
+        expected = 100 * 40 / 120
         return sum((counts[number] - expected) ** 2 for number in range(120)) / (expected * (1 - 40 / 120))
 
     fair, first_come = Counter[int](), Counter[int]()
-    for seed in range(200):
+    for seed in range(100):
         ours = roster(seed=seed)
         for number in range(120):
             offer(ours, member(number))

@@ -287,21 +287,21 @@ def test_a_sample_is_fair() -> None:
     # 170 is passed by chance in one of a thousand.
     holders = [holder(ALL) for _ in range(6)]
     counts, by_one_seed = Counter[int](), Counter[int]()
-    for draw in range(200):
+    for draw in range(100):
         counts.update(gathered(holders, searching(limit=20, seed=draw))[0])
         by_one_seed.update(gathered(holders, searching(limit=20, seed=1))[0])
-    assert sum(counts.values()) == 200 * 20
-    assert unfairness(counts, 200, 20) < 170
-    assert unfairness(by_one_seed, 200, 20) > 1000  # the control
+    assert sum(counts.values()) == 100 * 20
+    assert unfairness(counts, 100, 20) < 170
+    assert unfairness(by_one_seed, 100, 20) > 1000  # the control
 
 
 def test_those_whom_newcomers_know_do_not_come_up_more_often() -> None:
     # Three of six holders have been told of the first 30 only.
     holders = [holder(ALL)] * 3 + [holder(ALL[:30])] * 3
     counts = Counter[int]()
-    for draw in range(200):
+    for draw in range(100):
         counts.update(gathered(holders, searching(limit=12, seed=draw))[0])
-    assert unfairness(counts, 200, 12) < 170
+    assert unfairness(counts, 100, 12) < 170
 
 
 def test_a_liar_fills_its_own_share_of_a_sample_and_no_more() -> None:

@@ -51,7 +51,8 @@ class DhtNode:
     What a user of `kademlia` knows keeps its name: `DhtNode()` alone makes an ephemeral identity; `listen`; `bootstrap`
     with (ip, port, node key) or (ip, port); `set(name, value)` stores a signed value of ours and `get(name)` reads it;
     `get("<PeerId>/<name>")` reads anybody's; `stop()` is synchronous, `aclose()` waits. Storing under an arbitrary
-    key is refused: a key belongs to the identity that it is derived from.
+    key is refused: a key belongs to the identity that it is derived from, or is a topic's, under which each identity
+    has a record of its own (`announce`, `withdraw`, `members`).
     """
 
     def __init__(
