@@ -52,12 +52,38 @@ demo: $(STAMP) ## Show a network at work on this machine
 test: $(STAMP) ## Run all tests
 	$(BIN)/python -m pytest
 
+# Coverage-guided where atheris can be had (Linux); else structured mutants alone.
+TIME ?= 600
+
+.PHONY: fuzz
+fuzz: $(STAMP) ## Feed bad input to all that parses bytes, for TIME seconds
+	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python $(PIP_INSTALL) --editable '.[fuzz]' || echo "without atheris"
+	@$(BIN)/python -m fuzz run --time $(TIME) $(ARGS)
+
 .PHONY: check
 check: $(STAMP) ## Run the formatter, the linter, the type checker and the house rules
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m mypy
 	$(BIN)/python -m pytest tests/test_house.py
+
+# A rival that cannot be installed is left out of the benchmark, which says so.
+.PHONY: bench-dht
+bench-dht: $(STAMP) ## Measure the DHT beside rivals on real sockets (six minutes; ARGS=--quick: one)
+	@$(BIN)/python $(PIP_INSTALL) --editable '.[bench]' --constraint constraints.txt || echo "libtorrent is left out"
+	@$(BIN)/python -m benchmarks.dht $(ARGS)
+
+# Debian's modules run under Debian's Python; the wheel of libtorrent comes with `make bench-dht`.
+.PHONY: bench-rivals
+bench-rivals: ## Install the rivals that pip has not: OpenDHT and libtorrent (apt-get), hyperdht (npm)
+	@if command -v apt-get >/dev/null; then apt-get install -y python3-opendht python3-libtorrent python3-nacl || true; \
+	else echo "no apt-get here: OpenDHT is left out"; fi
+	@if command -v npm >/dev/null; then npm install --prefix benchmarks/dht/rivals --no-audit --no-fund; \
+	else echo "no npm here: hyperdht is left out"; fi
+
+.PHONY: bench-flood
+bench-flood: $(STAMP) ## Measure a node under 20,000 spoofed packets a second (fifteen seconds, Linux, an idle machine)
+	@$(BIN)/python benchmarks/flood.py $(ARGS)
 
 # The newest versions that fit pyproject.toml, tried out in an environment of their own; run the tests afterwards.
 .PHONY: constraints
@@ -73,5 +99,5 @@ constraints: ## Renew constraints.txt
 
 .PHONY: clean
 clean: ## Remove .venv and all else that was made here
-	rm -rf $(VENV) build dist htmlcov .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) benchmarks/results benchmarks/dht/rivals/node_modules build dist htmlcov .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -28,16 +28,20 @@ HONEST = 1000
 def main(puts: int) -> None:
     rng = random.Random(1)
     someone = Identity.generate(rng)
-    head = {"seq": 1, "incarnation": bytes(8), "expires": NOW + 7200}
-    presence = PresenceRecord.sign(someone, NETWORK, **head, endpoints=(Address("51.0.0.1", 4000),))
-    value = ValueRecord.sign(someone, NETWORK, **head, name="name", value=bytes(64))
+    endpoints = (Address("51.0.0.1", 4000),)
+    presence = PresenceRecord.sign(
+        someone, NETWORK, seq=1, incarnation=bytes(8), expires=NOW + 7200, endpoints=endpoints
+    )
+    value = ValueRecord.sign(
+        someone, NETWORK, seq=1, incarnation=bytes(8), expires=NOW + 7200, name="name", value=bytes(64)
+    )
 
     def at(record: AnyRecord, distance: int, ip: str = "") -> AnyRecord:
         key = (OWN ^ distance).to_bytes(20, "big")
         peer_id = object.__new__(type(someone.id))
         object.__setattr__(peer_id, "key", key + bytes(12))
-        more = {"endpoints": (Address(ip, 4000),)} if ip else {}
-        return replace(record, key=key, peer_id=peer_id, blob=record.blob[:-20] + key, **more)
+        moved = replace(record, key=key, peer_id=peer_id, blob=record.blob[:-20] + key)
+        return replace(moved, endpoints=(Address(ip, 4000),)) if isinstance(moved, PresenceRecord) and ip else moved
 
     def anywhere() -> str:
         return f"{rng.randrange(50, 90)}.{rng.randrange(256)}.{rng.randrange(256)}.{rng.randrange(1, 255)}"

@@ -5,7 +5,7 @@ async with Peer.open(profile="~/.my-app", seeds=["atonce://PEERID@HOST:PORT"]) a
 """
 
 from dht_atonce.config import MessagingConfig, NetworkConfig
-from dht_atonce.dht.node import DhtNode, FindResult, PublishResult
+from dht_atonce.dht.node import DhtNode, FindResult, KeyChange, KeyWatch, PublishResult, WatchEvent
 from dht_atonce.endpoints import Address, SeedUrl
 from dht_atonce.errors import (
     AtOnceError,
@@ -41,6 +41,8 @@ __all__ = [
     "FindResult",
     "Identity",
     "IdentityInUse",
+    "KeyChange",
+    "KeyWatch",
     "MembershipRecord",
     "Message",
     "MessageTooLarge",
@@ -63,4 +65,5 @@ __all__ = [
     "SeedUrl",
     "SeedUrlError",
     "ValueRecord",
+    "WatchEvent",
 ]

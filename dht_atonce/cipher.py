@@ -9,14 +9,19 @@ from typing import Final, Protocol
 
 import nacl.bindings as sodium
 import nacl.exceptions
+from nacl._sodium import ffi, lib  # what nacl.bindings calls: its own checks take longer than the cipher
 
 from dht_atonce.errors import WireError
 from dht_atonce.identity import NodeKey
+from dht_atonce.memo import Memo
 
 __all__ = ["TAG_SIZE", "Cipher", "CipherFactory", "SodiumCipher", "directional_keys", "open_box", "seal_box"]
 
 TAG_SIZE: Final = 16
 """Bytes by which a box is longer than its content."""
+_NONCE_SIZE: Final = 24
+_KEY_SIZE: Final = 32
+_BYTES: Final = ffi.typeof("unsigned char[]")
 
 
 class Cipher(Protocol):
@@ -40,30 +45,30 @@ class CipherFactory(Protocol):
 class SodiumCipher:
     """X25519 between static keys, a key for each direction, XSalsa20-Poly1305."""
 
-    __slots__ = ("_max_pairs", "_network_id", "_own", "_pairs")
+    __slots__ = ("_network_id", "_own", "_pairs")
 
     def __init__(self, own: NodeKey, network_id: bytes, max_pairs: int) -> None:
         self._own = own
         self._network_id = network_id
-        self._max_pairs = max_pairs
-        # Node key of the other side → (key towards it, key from it), the longest unused first.
-        self._pairs: dict[bytes, tuple[bytes, bytes]] = {}
+        # Node key of the other side → (key towards it, key from it)
+        self._pairs: Memo[bytes, tuple[bytes, bytes]] = Memo(max_pairs)
 
     def seal(self, content: bytes, nonce: bytes, to: bytes) -> bytes:
-        return seal_box(content, nonce, self._pair(to)[0])
+        keys = self._pairs.get(to)
+        if keys is None:
+            keys = directional_keys(self._own, to, self._network_id)
+            self._pairs.put(to, keys)
+        return seal_box(content, nonce, keys[0])
 
     def open(self, box: bytes, nonce: bytes, sender: bytes) -> bytes:
-        return open_box(box, nonce, self._pair(sender)[1])
-
-    def _pair(self, other: bytes) -> tuple[bytes, bytes]:
-        pairs = self._pairs
-        keys = pairs.pop(other, None)
-        if keys is None:
-            keys = directional_keys(self._own, other, self._network_id)
-            if len(pairs) >= self._max_pairs:
-                del pairs[next(iter(pairs))]
-        pairs[other] = keys
-        return keys
+        keys = self._pairs.get(sender)
+        if keys is not None:
+            return open_box(box, nonce, keys[1])
+        keys = directional_keys(self._own, sender, self._network_id)
+        content = open_box(box, nonce, keys[1])
+        # Only now: whoever writes any key whatever on a packet shall not push out the keys of those who speak with us.
+        self._pairs.put(sender, keys)
+        return content
 
 
 def directional_keys(own: NodeKey, other: bytes, network_id: bytes) -> tuple[bytes, bytes]:
@@ -78,13 +83,28 @@ def directional_keys(own: NodeKey, other: bytes, network_id: bytes) -> tuple[byt
 
 
 def seal_box(content: bytes, nonce: bytes, key: bytes) -> bytes:
-    """A box under a directional key."""
-    return sodium.crypto_box_easy_afternm(content, nonce, key)
+    """A box under a directional key; `nonce` has 24 B, `key` 32 B."""
+    _check_sizes(nonce, key)
+    size = len(content)
+    box = ffi.new(_BYTES, size + TAG_SIZE)
+    lib.crypto_box_easy_afternm(box, content, size, nonce, key)
+    return bytes(ffi.buffer(box))
 
 
 def open_box(box: bytes, nonce: bytes, key: bytes) -> bytes:
-    """What is in a box under a directional key. Raises `WireError` if it does not open."""
-    try:
-        return sodium.crypto_box_open_easy_afternm(box, nonce, key)
-    except nacl.exceptions.CryptoError:
-        raise WireError("box does not open") from None
+    """What is in a box under a directional key; `nonce` has 24 B, `key` 32 B. Raises `WireError` if it does not
+    open."""
+    _check_sizes(nonce, key)
+    size = len(box)
+    if size < TAG_SIZE:
+        raise WireError("too short for a box")
+    content = ffi.new(_BYTES, size - TAG_SIZE)
+    if lib.crypto_box_open_easy_afternm(content, box, size, nonce, key):
+        raise WireError("box does not open")
+    return bytes(ffi.buffer(content))
+
+
+def _check_sizes(nonce: bytes, key: bytes) -> None:
+    """libsodium reads as many bytes as it needs, wherever they lie."""
+    if len(nonce) != _NONCE_SIZE or len(key) != _KEY_SIZE:
+        raise ValueError("a nonce has 24 bytes, a key 32")

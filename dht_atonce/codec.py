@@ -9,6 +9,7 @@ from dht_atonce.errors import WireError
 
 __all__ = [
     "U8",
+    "U16",
     "U32",
     "U64",
     "AddressBytes",
@@ -22,6 +23,7 @@ __all__ = [
 ]
 
 U8 = Annotated[int, Meta(ge=0, le=0xFF)]
+U16 = Annotated[int, Meta(ge=0, le=0xFFFF)]
 U32 = Annotated[int, Meta(ge=0, le=0xFFFFFFFF)]
 # msgspec itself refuses integers outside of 64 bits; an upper bound of 2**64 - 1 cannot be given to it.
 U64 = Annotated[int, Meta(ge=0)]

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from dht_atonce.errors import WireError
 
-__all__ = ["DhtConfig", "LinkConfig", "MessagingConfig", "NetworkConfig", "SeedConfig"]
+__all__ = ["DhtConfig", "LinkConfig", "MessagingConfig", "NetworkConfig", "SeedConfig", "StayConfig"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +69,19 @@ class DhtConfig:
 
     alpha: int = 4
     """Requests of one lookup in flight that are not late."""
+    eager_alpha: int = 8
+    """The same of one that many must have answered before it is of any use: `fresh=True`, and publishing."""
+    eager_spare: int = 3
+    """Such a lookup asks so many beyond those that it waits for, in case some of these are dead."""
     first_timeout_s: float = 0.5
-    """Retransmission timeout towards a node whose round trips are not known."""
+    """Retransmission timeout towards a node whose round trips are not known, while nobody's are."""
     min_timeout_s: float = 0.1
     max_timeout_s: float = 1.5
     tries: int = 2
     hedge_factor: float = 2.0
     """A request is late after this many times the 75th percentile of recent round trips."""
+    stranger_factor: float = 1.5
+    """A retransmission timeout, in times of lateness, towards a node whose own round trips are not known."""
     min_hedge_s: float = 0.005
     first_hedge_s: float = 0.25
     """Lateness before any round trip was seen."""
@@ -84,6 +90,11 @@ class DhtConfig:
     publish_max_requests: int = 300
     agreement: int = 8
     """`fresh=True` waits until this many of the nodes nearest to the key have answered (or k, if that is less)."""
+    region: float = 0.75
+    """Records are stored at all nodes that are nearer to the key than this many times k nodes ought to reach, and these
+    are asked before absence is believed: the k nearest may all be somebody's who chose their ids."""
+    scouted: int = 4
+    """Of each search for those in the region who are crowded out of the nearest, so many must answer."""
     max_outstanding: int = 4096
     """Requests that wait for an answer, of the whole node."""
     max_pair_keys: int = 4096
@@ -92,6 +103,20 @@ class DhtConfig:
     """Addresses of which cookies and round trips are remembered."""
     cookie_epoch_s: float = 120.0
     cookie_use_s: float = 110.0
+    requests_per_key_s: int = 200
+    """Requests of one key whose address is proved, each second; see docs/decisions.md."""
+    requests_per_key_burst: int = 1000
+    unproved_per_owner_s: int = 20
+    """Requests without a valid cookie from one IPv4 address or IPv6 /64; beyond it they are answered with cookies. As
+    many new keys may come from a proved address (off in local networks)."""
+    unproved_per_owner_burst: int = 50
+    new_keys_per_s: int = 500
+    """Requests from keys that are not known: each costs an X25519 operation. Once for those without a valid cookie, and
+    once more for those with one."""
+    cookie_answers_per_s: int = 5000
+    """COOKIE packets, 42 B and some 15 µs each, of the whole node."""
+    key_answers_per_s: int = 500
+    """KEY replies of the whole node."""
     unproved_datagrams: int = 2
     """Datagrams towards an IP that never proved itself, within `unproved_window_s`, from the whole node."""
     unproved_window_s: float = 10.0
@@ -101,10 +126,25 @@ class DhtConfig:
     bucket_seats_per_subnet: int = 2
     table_seats_per_subnet: int = 8
     failures_to_go: int = 3
-    failing_life_s: float = 900.0
-    """A failing contact goes after `failures_to_go` failures and either a verified replacement or this long."""
-    everybody_fails: int = 3
-    """After so many failures in a row without any answer the network is ours to blame, and nobody's failures count."""
+    """A failing contact loses its seat after so many failures in a row, each of `tries` tries, some seconds apart: at
+    10 % loss that befalls a living one once in 20,000 checks."""
+    dead_seats: float = 0.03
+    """The share of seats whose nodes have died unnoticed that the checks of seats aim at."""
+    min_check_s: float = 20.0
+    young_check_s: float = 60.0
+    max_check_s: float = 900.0
+    """A seat that was not heard for so long is asked whether it is there, however long sessions last."""
+    check_pause_s: float = 10.0
+    """Between two looks at who is to be asked, while somebody is failing; so also between two failures of one."""
+    max_check_pause_s: float = 30.0
+    max_checks: int = 32
+    """Seats asked at one look, and failing ones beside them."""
+    max_missing: int = 16
+    """Of those that lost their seats, so many are asked now and then: a network that was cut in two finds together."""
+    missing_first_s: float = 60.0
+    missing_max_s: float = 600.0
+    witness_s: float = 15.0
+    """If nobody at all was heard for so long the network is ours to blame, and nobody's failures count."""
     max_records: int = 20_000
     """Some 20 MB. An honest network of 2,000 peers and more leaves a node far fewer; when full, the farthest goes."""
     records_per_origin: int = 64
@@ -131,7 +171,11 @@ class DhtConfig:
     members_from_holder: int = 2048
     """What one holder may tell us: more than a node keeps, and a bound for one that makes members up."""
     refresh_s: float = 900.0
-    """A bucket in which no lookup of our own ended for so long is refreshed."""
+    """A bucket in which no lookup of our own ended for so long is refreshed; the same for our neighbourhood, unless
+    those with seats stay less than four times as long."""
+    min_look_around_s: float = 60.0
+    refresh_need: int = 6
+    """Answers from the nearest that a refresh waits for: it is to meet some that live there, not to find all."""
     look_around: int = 6
     """A minute after a join, this many neighbours are asked whom they know near us."""
     handoff_senders: int = 2
@@ -143,6 +187,43 @@ class DhtConfig:
     """Lookups of one node that run at once; more wait their turn."""
     publish_backoff_first_s: float = 1.0
     publish_backoff_max_s: float = 60.0
+    watch_nodes: int = 4
+    """A key is watched at so many of the nodes nearest to it: one may be dead, and one may withhold."""
+    watch_lease_s: float = 300.0
+    """What is asked for, and the longest that is granted; renewed at a third of it."""
+    max_watched: int = 10_000
+    """Keys that one node watches."""
+    watch_lookups: int = 16
+    """Lookups for the sake of watches that run at once; those of the app shall not wait for them."""
+    watch_lookups_per_s: float = 10.0
+    """Each watched key is looked up once per lease; beyond 3,000 of them, as often as this allows."""
+    watch_lookup_pause_s: float = 10.0
+    """Between a lookup of a watched key and the next because a holder was lost; doubled with each of those."""
+    watch_retry_first_s: float = 1.0
+    watch_retry_max_s: float = 30.0
+    """A watched key for which nobody was found is looked up again after a pause that doubles."""
+    keep_alive_s: float = 25.0
+    """NATs forget a way through after 30 s (RFC 4787 asks for 120 s, few give it)."""
+    max_keep_alives: int = 256
+    """Nodes that are pinged to keep a way open; from others, news comes with the renewal at the latest."""
+    reach_life_s: float = 600.0
+    """How long it is believed that strangers can reach us, or that they cannot."""
+    max_watches: int = 20_000
+    """Watches that others have here, some 400 B each."""
+    max_watches_per_key: int = 2_000
+    max_watches_per_watcher: int = 4_096
+    """One node that watches 10,000 keys in a network of ten has as many at each."""
+    max_watches_per_subnet: int = 4_096
+    """Off in local networks."""
+    notify_per_s: float = 500.0
+    """Pushes of one node, some 1.3 Mbit/s: a thousand watchers of one key hear of a change within two seconds."""
+    notify_burst: int = 50
+    notify_moment_s: float = 0.2
+    """What changes at one key within this time is pushed as one."""
+    notify_misses: int = 3
+    """A watcher that misses so many pushes in a row is dropped."""
+    notify_retry_s: float = 1.0
+    """Until the next push to a watcher that missed one; doubled with each."""
     clock_warn_s: float = 60.0
     """A clock that differs by more from the median of others' is corrected for signing, and a warning is given."""
     clock_refuse_s: float = 86400.0
@@ -194,6 +275,32 @@ class MessagingConfig:
     """Peers of which only the sequence numbers are remembered, some 200 B each. Who is forgotten even here and had not
     heard our last acknowledgement can have a message enqueued twice."""
     max_dials: int = 64
+
+
+@dataclass(frozen=True, slots=True)
+class StayConfig:
+    """Staying in a network."""
+
+    look_s: float = 1.0
+    """Between two looks whether we slept or are alone; one costs some microseconds."""
+    addresses_every: int = 3
+    """Looks between two at our own addresses, which cost a system call for each family."""
+    asleep_s: float = 3.0
+    """When a look is later than that, by either clock, we were asleep."""
+    silent_requests: int = 8
+    """So many failures in a row without any answer cast doubt on our being in the network."""
+    reach_contacts: int = 16
+    """Contacts that are asked at once whether anybody is there: if half of all are dead, all of these are once in
+    65,536 times."""
+    reach_s: float = 3.0
+    """How long they may take."""
+    reach_max_s: float = 30.0
+    """The longest pause between two such rounds of who is out: the cheap way back."""
+    backoff_first_s: float = 1.0
+    climb_max_s: float = 300.0
+    """The longest pause between two rounds of the ladder, seeds included."""
+    republish_s: float = 60.0
+    """At least so long between two publishes because others see us at another address."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,8 +105,16 @@ _EMBEDDING = tuple(
 """IPv6 ranges that lead to somebody's private IPv4 address or site; Python's versions differ about some of them."""
 
 
+_SPECIAL_OCTETS = frozenset((0, 10, 100, 127, 169, 172, 192, 198, 203, *range(224, 256)))
+"""First octets of IPv4 ranges in which not everything is global (the IANA special-purpose registry, RFC 6890)."""
+
+
 @lru_cache(maxsize=65536)
 def _is_acceptable_ip(ip: str, local: bool) -> bool:
+    # Spoofed addresses are always new ones: most are judged here, at a tenth of the price.
+    with contextlib.suppress(OSError):
+        if socket.inet_pton(socket.AF_INET, ip)[0] not in _SPECIAL_OCTETS:
+            return True
     parsed = ipaddress.ip_address(ip)
     if parsed.is_unspecified or parsed.is_multicast:
         return False

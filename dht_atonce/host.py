@@ -17,12 +17,13 @@ from dht_atonce.cipher import CipherFactory, SodiumCipher
 from dht_atonce.clock import Clock, SystemClock
 from dht_atonce.datagrams import DatagramNet, UdpNet
 from dht_atonce.disk import Disk, FolderDisk
+from dht_atonce.endpoints import Address, Family
 from dht_atonce.errors import LinkError
 from dht_atonce.identity import Identity
 from dht_atonce.links import LinkNet
 from dht_atonce.memo import Memo
 
-__all__ = ["Host", "LinkNetFactory", "Offload", "Resolver", "SystemOffload", "SystemResolver"]
+__all__ = ["Host", "LinkNetFactory", "Offload", "Resolver", "Routes", "SystemOffload", "SystemResolver", "SystemRoutes"]
 
 T = TypeVar("T")
 
@@ -39,6 +40,26 @@ class Offload(Protocol):
     """Where calls go that would block the loop: a thread here, in line in the virtual world."""
 
     async def run(self, call: Callable[[], T]) -> T: ...
+
+
+class Routes(Protocol):
+    """Which of its addresses this machine would use."""
+
+    def source(self, to: Address) -> str | None:
+        """The address from which a datagram to `to` would be sent; None if there is no way. Nothing is sent."""
+
+
+class SystemRoutes:
+    """The kernel's routing table."""
+
+    def source(self, to: Address) -> str | None:
+        kind = socket.AF_INET6 if to.family is Family.IPV6 else socket.AF_INET
+        try:
+            with socket.socket(kind, socket.SOCK_DGRAM) as sock:
+                sock.connect(to)
+                return str(sock.getsockname()[0])
+        except (OSError, OverflowError):
+            return None
 
 
 class SystemResolver:
@@ -86,6 +107,7 @@ class Host:
     disk: Callable[[Path], Disk] = FolderDisk
     cipher: CipherFactory = SodiumCipher
     resolver: Resolver = field(default_factory=SystemResolver)
+    routes: Routes = field(default_factory=SystemRoutes)
     offload: Offload = field(default_factory=SystemOffload)
     rng: random.Random = field(default_factory=random.SystemRandom)
     memo: Memo[Any, Any] = field(default_factory=lambda: Memo(512))

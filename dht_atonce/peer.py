@@ -23,6 +23,7 @@ from dht_atonce.messaging.inbox import Message
 from dht_atonce.messaging.messenger import Messenger
 from dht_atonce.profile import Profile
 from dht_atonce.records import GONE, ONLINE, SKEW_S, PresenceRecord, presence_key
+from dht_atonce.staying import Member, Staying
 from dht_atonce.tasks import TaskGroup
 
 __all__ = ["Peer"]
@@ -32,8 +33,6 @@ OnEvent = Callable[[str, dict[str, Any]], None]
 SAVED_CONTACTS = 50
 _FIRST_SAVE_S = 2.0
 _SAVE_S = 30.0
-_WATCH_S = 5.0  # between two looks whether anybody is there
-_BACKOFF_FIRST_S, _BACKOFF_MAX_S = 1.0, 300.0
 _GOODBYE_S = 1.2  # Ctrl-C ends within two seconds, whatever the network does
 _CAPABILITIES = ("msg1",)
 
@@ -82,6 +81,19 @@ class Peer:
         self._seen_from: dict[Family, str] = {}
         self._asked_network: NetworkConfig | None = None
         self._clock_is_wrong = False
+        self._staying = Staying(
+            Member(
+                node=lambda: self._node,
+                saved=lambda: profile.state.contacts if self._node is not None else (),
+                endpoints=self._endpoints,
+                on_moved=self._seen_from.clear,
+                check_clock=self._check_clock,
+                climb=self._climb_again,
+                publish=lambda: self._publish(self._status),
+            ),
+            host,
+            self._emit,
+        )
         self._seated = asyncio.Event()
         self._started = asyncio.Event()  # our sockets are bound, or never will be
         self._closed = False
@@ -307,7 +319,7 @@ class Peer:
                 self.entry = Entry("alone", 0)
                 await self._publish(self._status)
         if not self._transient:
-            self._tasks.start(self._stay_in(), "stay in the network")
+            self._tasks.start(self._staying.run(), "stay in the network")
             self._tasks.start(self._save_regularly(), "save state")
 
     async def _climb(self, network: NetworkConfig | None, saved: Sequence[Contact]) -> None:
@@ -321,6 +333,13 @@ class Peer:
             result = await self._publish(self._status)
             self._emit("published", confirmed=result.confirmed, asked=result.asked)
             self._check_clock()
+
+    async def _climb_again(self) -> None:
+        """A further round, with the contacts that we know by now."""
+        if self._node is None:
+            await self._climb(self._asked_network, ())
+        else:
+            await self._climb(self._node.shared.network, self._profile.state.contacts)
 
     async def _start(self, network: NetworkConfig) -> DhtNode:
         """Bind our sockets, once the network is known."""
@@ -341,6 +360,8 @@ class Peer:
             )
             node.on_conflict = self._on_conflict
             node.on_seated = lambda _: self._seated.set()
+            node.on_outcome = self._staying.on_outcome
+            node.on_request = self._staying.on_request
             self._node = node
             port, udp_port = self._asked_ports
             last_udp = (0, 0) if self._transient else state.udp_ports
@@ -415,9 +436,13 @@ class Peer:
     async def _publish(self, status: str) -> PublishResult:
         assert self._node is not None
         key = presence_key(self._node.shared.network, self.id)
-        return await self._node.publish(
-            key, lambda seq, expires: self._sign(status, seq, expires), is_goodbye=status == GONE
-        )
+
+        def sign(seq: int, expires: int) -> PresenceRecord:
+            record = self._sign(status, seq, expires)
+            self._staying.on_shown(record.endpoints)
+            return record
+
+        return await self._node.publish(key, sign, is_goodbye=status == GONE)
 
     async def _find_presence(self, who: PeerId, fresh: bool) -> PresenceRecord | None:
         assert self._node is not None
@@ -429,30 +454,6 @@ class Peer:
         self._emit("identity_in_use", message="another process publishes under our identity")
 
     # --- inside: staying in ---
-
-    async def _stay_in(self) -> None:
-        """While nobody is known, go up the ladder again and again, with growing pauses."""
-        backoff_s = _BACKOFF_FIRST_S
-        greeted = False
-        while True:
-            node = self._node
-            if node is not None and node.live_contacts(1):
-                if not greeted:
-                    greeted = True
-                    self._emit("first_contact", known=node.known_nodes)
-                backoff_s = _BACKOFF_FIRST_S
-                self._check_clock()
-                await asyncio.sleep(_WATCH_S)
-                continue
-            await asyncio.sleep(backoff_s * self._host.rng.uniform(0.75, 1.25))
-            backoff_s = min(_BACKOFF_MAX_S, 2 * backoff_s)
-            if node is not None and node.live_contacts(1):
-                continue  # somebody found us meanwhile
-            network = node.shared.network if node is not None else self._asked_network
-            try:
-                await self._climb(network, self._profile.state.contacts if node is not None else ())
-            except AtOnceError as error:
-                self._emit("still_alone", message=str(error), again_s=round(backoff_s))
 
     def _check_clock(self) -> None:
         """A wrong clock is said: once, until it is right again."""

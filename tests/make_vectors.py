@@ -18,7 +18,14 @@ from dht_atonce.config import NetworkConfig
 from dht_atonce.dht import wire
 from dht_atonce.dht.contact import Contact, pack_contact
 from dht_atonce.dht.roster import place_of
-from dht_atonce.dht.sealing import MIN_UNPROVED_FIND, PacketType, Sealer, answer_key_request, key_request
+from dht_atonce.dht.sealing import (
+    MIN_UNPROVED_FIND,
+    PacketType,
+    Sealer,
+    answer_key_request,
+    answer_with_cookie,
+    key_request,
+)
 from dht_atonce.discovery import seed_wire
 from dht_atonce.endpoints import Address, pack_address
 from dht_atonce.identity import node_id
@@ -220,6 +227,10 @@ def bodies() -> dict[str, list[Vector]]:
         wire.FindNode(0, REQUEST_ID, 0, TARGET, 2),
         wire.FindValue(0, REQUEST_ID, 0, TARGET, 0),
         wire.Store(0, REQUEST_ID, 0, record),
+        wire.Watch(0, REQUEST_ID, 0, 300, [wire.pack_watch(presence().key, presence()), wire.pack_watch(TARGET, None)]),
+        wire.Watch(0, REQUEST_ID, wire.FLAG_NO_SEAT, 0, [wire.pack_watch(TARGET, None)]),
+        wire.Notify(0, REQUEST_ID, 0, presence().key, record),
+        wire.Notify(0, REQUEST_ID, 0, TARGET, b""),
         wire.FindMembers(0, REQUEST_ID, 0, TARGET, 0, bytes(range(8)), 0),
         wire.FindMembers(0, REQUEST_ID, 0, TARGET, 2, bytes(range(8)), 2**63 + 1),
     ]
@@ -232,6 +243,10 @@ def bodies() -> dict[str, list[Vector]]:
         wire.Stored(0, REQUEST_ID, 0, b"", you4, TIME_MS, wire.StoreOutcome.NEWER_HELD, record),
         wire.NeedCookie(0, REQUEST_ID, 0, COOKIE, you4, TIME_MS),
         wire.Refused(0, REQUEST_ID, wire.FLAG_NO_SEAT, b"", you4, TIME_MS, wire.Refusal.NOT_HERE),
+        wire.Watching(0, REQUEST_ID, 0, b"", you4, TIME_MS, 300, bytes([wire.WATCHED, 0]), [record]),
+        wire.Watching(0, REQUEST_ID, 0, COOKIE, you6, TIME_MS, 300, bytes([wire.WATCHED | wire.NEARER]), []),
+        wire.Noted(0, REQUEST_ID, 0, COOKIE, you4, TIME_MS, wire.NoteOutcome.NOTED),
+        wire.Noted(0, REQUEST_ID, 0, b"", you4, TIME_MS, wire.NoteOutcome.NOT_WATCHED),
         wire.Members(0, REQUEST_ID, 0, COOKIE, you4, TIME_MS, [contact4], [contact6], 2, 0, [member, gone]),
         wire.Members(0, REQUEST_ID, 0, b"", you6, TIME_MS, [], [], 1000, 2**63 + 1, [member]),
     ]
@@ -243,8 +258,11 @@ def bodies() -> dict[str, list[Vector]]:
         "refused requests": [
             {"title": title, "body": encode(fields).hex()}
             for title, fields in (
-                ("an operation that is not known", [6, 0, REQUEST_ID, 0]),
-                ("WATCH, which is reserved", [5, 0, REQUEST_ID, 0]),
+                ("an operation that is not known", [99, 0, REQUEST_ID, 0]),
+                ("a watch that is too short", [5, 0, REQUEST_ID, 0, 300, [bytes(31)]]),
+                ("more than 32 watches", [5, 0, REQUEST_ID, 0, 300, [bytes(32)] * 33]),
+                ("a lease beyond 16 bits", [5, 0, REQUEST_ID, 0, 1 << 16, []]),
+                ("a key that is no id", [6, 0, REQUEST_ID, 0, TARGET[:19], b""]),
                 ("a short request id", [1, 0, REQUEST_ID[:7], 0]),
                 ("a target that is no id", [2, 0, REQUEST_ID, 0, TARGET[:19], 0]),
                 ("a seed that is too short", [7, 0, REQUEST_ID, 0, TARGET, 0, bytes(7), 0]),
@@ -320,7 +338,7 @@ def datagrams() -> dict[str, list[Vector]]:
             {"title": "a newer major version", "datagram": (b"\x02" + plain[1:]).hex(), "counter": "dht.unknown_major"},
             {"title": "a reply with a cookie", "datagram": (b"\x01\x82" + with_cookie[2:]).hex()},
             {"title": "an unknown type", "datagram": (b"\x01\x07" + plain[2:]).hex()},
-            {"title": "the type changed", "datagram": (b"\x01\x02" + plain[2:]).hex()},
+            {"title": "the type changed", "datagram": (b"\x01\x02" + plain[2:]).hex(), "counter": "dht.unasked"},
             {"title": "one bit of the tag", "datagram": (plain[:58] + bytes([plain[58] ^ 1]) + plain[59:]).hex()},
             {"title": "cut", "datagram": plain[:-1].hex()},
         ],
@@ -331,6 +349,14 @@ def datagrams() -> dict[str, list[Vector]]:
                 "node_key": NODE_B.public.hex(),
                 "request": asked.hex(),
                 "reply": answer_key_request(asked, NETWORK.network_id, NODE_B.public).hex(),
+            }
+        ],
+        "cookie": [
+            {
+                "request": plain.hex(),
+                "nonce": NONCE.hex(),
+                "cookie": COOKIE.hex(),
+                "answer": answer_with_cookie(plain, COOKIE).hex(),
             }
         ],
     }

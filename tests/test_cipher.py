@@ -84,6 +84,21 @@ def test_keys_are_kept_within_the_bound_and_the_longest_unused_goes_first(monkey
     assert computed == [a, b, c, b]
 
 
+def test_a_key_whose_box_does_not_open_pushes_out_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    bob = cipher(BOB, max_pairs=2)
+    bob.seal(b"", NONCE, ALICE.public)
+    box = cipher(ALICE).seal(b"hello", NONCE, BOB.public)
+    for number in range(20, 30):
+        with pytest.raises(WireError, match="does not open"):
+            bob.open(box, NONCE, node_key(number).public)
+
+    def not_again(public: bytes, secret: bytes) -> bytes:
+        raise AssertionError("computed once more")
+
+    monkeypatch.setattr(sodium, "crypto_box_beforenm", not_again)
+    assert bob.open(box, NONCE, ALICE.public) == b"hello"
+
+
 # --- the seam ---
 
 
@@ -122,3 +137,17 @@ async def test_a_node_seals_with_the_cipher_of_its_host() -> None:
     assert await nodes[0].join([contact_of(nodes[1])]) == 1
     for node in nodes:
         await node.aclose()
+
+
+def test_what_is_shorter_than_a_tag_is_no_box() -> None:
+    for size in (0, 1, TAG_SIZE - 1):
+        with pytest.raises(WireError):
+            cipher(BOB).open(bytes(size), NONCE, ALICE.public)
+
+
+@pytest.mark.parametrize("size", [0, 23, 25])
+def test_libsodium_is_not_given_a_nonce_of_another_size(size: int) -> None:
+    with pytest.raises(ValueError, match="24 bytes"):
+        cipher(ALICE).seal(b"hello", bytes(size), BOB.public)
+    with pytest.raises(ValueError, match="24 bytes"):
+        cipher(ALICE).open(bytes(50), bytes(size), BOB.public)

@@ -12,6 +12,7 @@ from dht_atonce.dht.contact import (
     pack_contact,
     share_contacts,
     shared_contact,
+    stranger_at,
     unpack_contact,
     unpack_contacts,
 )
@@ -110,3 +111,14 @@ def test_a_bounded_number_is_shared_those_in_use(monkeypatch: pytest.MonkeyPatch
     assert shared_contact(contact(99)) is last
     first = contact(0)
     assert shared_contact(first) is first  # forgotten long ago
+
+
+def test_whoever_proved_nothing_is_known_if_it_is_and_has_nobody_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_POOL", module._Pool(4))
+    known = contact_at(HOME.key, HOME.address)
+    for number in range(100):
+        stranger = stranger_at(number.to_bytes(32, "big"), HOME.address)
+        assert stranger == Contact(number.to_bytes(32, "big"), HOME.address)
+        assert stranger_at(stranger.key, stranger.address) is not stranger
+    assert stranger_at(HOME.key, HOME.address) is known
+    assert contact_at(HOME.key, HOME.address) is known

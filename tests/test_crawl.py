@@ -41,7 +41,7 @@ async def asked_after(named: list[Contact], network: NetworkConfig) -> list[Cont
     stranger.answers = lambda request, _source: found(request, named)
     search = crawl(node, stranger.contact)
     await asyncio.sleep(0.06)
-    candidates = [candidate.contact for candidate in search.lookup._order if candidate.contact != stranger.contact]
+    candidates = [candidate for candidate in search.lookup.known() if candidate != stranger.contact]
     search.stop()
     await close(node)
     return candidates

@@ -94,6 +94,20 @@ def test_whatever_a_stranger_names_can_be_judged(data: bytes, local: bool) -> No
 # --- which are acceptable ---
 
 
+@given(st.ip_addresses(v=4))
+def test_an_ipv4_address_is_acceptable_outside_if_it_is_global_and_one_machines(ip: ipaddress.IPv4Address) -> None:
+    assert is_acceptable(Address(str(ip), 4000), local=False) == (ip.is_global and not ip.is_multicast)
+
+
+@pytest.mark.parametrize("octet", range(256))
+def test_each_eighth_of_ipv4_is_judged_as_its_registry_says(octet: int) -> None:
+    # All edges of the special ranges lie at or next to these.
+    edges = ("0.0.0", "0.0.1", "0.2.1", "18.0.1", "51.100.1", "64.0.1", "128.0.1", "168.0.1", "254.1.1", "255.255.255")
+    for rest in edges:
+        ip = ipaddress.ip_address(f"{octet}.{rest}")
+        assert is_acceptable(Address(str(ip), 4000), local=False) == (ip.is_global and not ip.is_multicast)
+
+
 @pytest.mark.parametrize("ip", GLOBAL)
 def test_a_global_address_is_acceptable_everywhere(ip: str) -> None:
     assert is_acceptable(Address(ip, 4000), local=False)

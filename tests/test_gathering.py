@@ -64,7 +64,7 @@ async def test_who_announces_itself_is_found_with_what_it_says() -> None:
     nodes = await start_nodes(World(), 12)
     where = (Address("10.0.0.9", 4000),)
     result = await nodes[1].announce(TOPIC, data=b"flute", endpoints=where)
-    assert (result.confirmed, result.asked, result.home) == (4, 4, True)
+    assert (result.confirmed, result.asked, result.home) == (5, 5, True)
     await nodes[2].announce(TOPIC)
     found = {record.peer_id: record for record in await nodes[7].members(TOPIC)}
     assert set(found) == {nodes[1].identity.id, nodes[2].identity.id}

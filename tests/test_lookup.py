@@ -48,13 +48,161 @@ def test_the_nearest_are_asked_first_and_no_more_than_alpha_at_once() -> None:
     search = lookup([f, c, a, e, b, d], need=6)
     assert search.next(0.0, HEDGE) == [a, b, c, d]
     assert search.next(0.01, HEDGE) == []
-    # As soon as one answers the next is asked: nobody waits for a round.
-    search.on_reply(c, [], None)
-    assert search.next(0.02, HEDGE) == [e]
+    # As soon as one fails the next is asked: nobody waits for a round.
     search.on_failure(a)
+    assert search.next(0.02, HEDGE) == [e]
+    # And one that is nearer has answered: one more may be in flight.
+    search.on_reply(c, [], None)
     assert search.next(0.03, HEDGE) == [f]
     assert search.next(0.04, HEDGE) == []
     assert search.requests == 6
+
+
+def test_the_nearer_ones_that_answered_let_more_be_in_flight() -> None:
+    everybody = near(*range(1, 21))
+    search = lookup(everybody, need=20)
+    assert search.next(0.0, HEDGE) == everybody[:4]
+    search.on_reply(everybody[0], [], None)
+    assert search.next(0.0, HEDGE) == everybody[4:6]  # one in the place of it, and one more
+    search.on_reply(everybody[5], [], None)
+    assert search.next(0.0, HEDGE) == everybody[6:8]
+
+
+def test_an_eager_one_asks_more_at_once() -> None:
+    everybody = near(*range(1, 21))
+    assert lookup(everybody, need=20, eager=True).next(0.0, HEDGE) == everybody[:8]
+
+
+def test_an_eager_one_asks_some_it_takes_only_if_nearer_ones_are_dead() -> None:
+    everybody = near(*range(1, 11))
+    search = lookup(everybody, need=4, eager=True)
+    assert search.next(0.0, HEDGE) == everybody[:7]
+    for one in everybody[:3]:
+        search.on_reply(one, [], None)
+    search.next(0.0, HEDGE)
+    assert search.end is None
+    search.on_reply(everybody[3], [], None)
+    search.next(0.0, HEDGE)
+    assert search.end is LookupEnd.CLOSEST_ANSWERED  # without waiting for those
+
+
+def test_nobody_waits_for_the_overdue_if_enough_others_answer() -> None:
+    a, b, c = near(1, 2, 3)
+    search = lookup([a, b, c], need=2)
+    search.next(0.0, HEDGE)
+    search.on_reply(b, [], None)
+    assert search.next(HEDGE, HEDGE) == [c]
+    search.on_reply(c, [], None)
+    assert search.next(HEDGE, HEDGE) == []
+    assert search.deadline(HEDGE) == 2 * HEDGE
+    search.next(2 * HEDGE, HEDGE)
+    assert search.end is LookupEnd.CLOSEST_ANSWERED
+
+
+def test_if_nobody_else_is_left_the_overdue_are_waited_for() -> None:
+    (slow,) = near(1)
+    search = lookup([slow], need=2)
+    search.next(0.0, HEDGE)
+    search.next(HEDGE, HEDGE)
+    search.next(20 * HEDGE, HEDGE)
+    assert search.end is None
+    search.on_reply(slow, near(7), None)
+    assert search.next(20 * HEDGE, HEDGE) == near(7)
+
+
+def test_all_within_a_distance_must_have_answered() -> None:
+    everybody = near(*range(1, 11))
+    search = lookup(everybody, need=2, within=6)
+    assert answer_all(search) == everybody[:5]
+    assert search.end is LookupEnd.CLOSEST_ANSWERED
+    assert search.closest(2) == everybody[:2]
+    assert search.closest(2, within=6) == everybody[:5]
+    assert search.reach() == 2
+
+
+def test_with_a_record_nobody_is_asked_for_the_sake_of_the_distance() -> None:
+    everybody = near(*range(1, 11))
+    search = lookup(everybody, need=4, need_with_record=2, within=8)
+    search.next(0.0, HEDGE)
+    search.on_reply(everybody[0], [], presence())
+    search.on_reply(everybody[1], [], presence())
+    search.next(0.0, HEDGE)
+    assert search.end is LookupEnd.CLOSEST_ANSWERED
+    assert search.holders() == everybody[:2]
+    assert search.reach() is None
+
+
+def test_it_goes_on_when_others_are_heard_of() -> None:
+    crowd, rest = near(1, 2, 3, 4), near(9, 10)
+    search = lookup(crowd, within=20)
+    answer_all(search)
+    assert search.end is LookupEnd.CLOSEST_ANSWERED
+    search.widen(rest)
+    assert answer_all(search) == rest
+    assert search.closest(K, within=20) == crowd + rest
+    assert search.known() == crowd + rest
+
+
+# --- on whose word ---
+
+
+def test_a_liar_who_names_many_costs_no_more_than_three_requests() -> None:
+    liar, honest = near(100, 200)
+    phantoms = near(*range(1, 17))
+    search = lookup([liar, honest], need=3)
+    search.next(0.0, HEDGE)
+    search.on_reply(liar, phantoms, None)
+    assert search.next(0.0, HEDGE) == phantoms[:3]
+    search.on_reply(honest, near(50), None)
+    assert search.next(HEDGE, HEDGE) == near(50)  # an honest one's word is worth more than the nearest phantom
+    for phantom in phantoms[:3]:
+        search.on_failure(phantom)
+    search.on_reply(near(50)[0], [], None)
+    assert search.next(HEDGE, HEDGE) == []
+    assert search.end is LookupEnd.CLOSEST_ANSWERED
+    assert search.closest(3) == [near(50)[0], liar, honest]
+
+
+def test_who_answers_is_a_credit_to_all_who_named_it() -> None:
+    referrer = near(100)[0]
+    named = near(*range(1, 17))
+    search = lookup([referrer], need=16)
+    search.next(0.0, HEDGE)
+    search.on_reply(referrer, named, None)
+    assert search.next(0.0, HEDGE) == named[:3]
+    search.on_reply(named[0], [], None)
+    assert search.next(0.0, HEDGE) == named[3:6]
+    search.on_failure(named[1])
+    search.on_failure(named[2])
+    assert search.next(0.0, HEDGE) == []  # three in flight, and two were in vain
+    search.on_reply(named[3], [], None)
+    assert search.next(0.0, HEDGE) == named[6:9]
+
+
+def test_those_whom_nobody_vouches_for_are_asked_when_nobody_else_is_left() -> None:
+    referrer = near(100)[0]
+    named = near(*range(1, 9))
+    search = lookup([referrer], need=3)
+    search.next(0.0, HEDGE)
+    search.on_reply(referrer, named, None)
+    for dead in search.next(0.0, HEDGE):
+        search.on_failure(dead)
+    assert search.next(0.0, HEDGE) == named[3:6]  # of honest nodes too, all that they know may have died
+    for alive in named[3:6]:
+        search.on_reply(alive, [], None)
+    search.next(0.0, HEDGE)
+    assert search.closest(3) == named[3:6]
+
+
+def test_what_is_in_our_own_table_needs_nobodys_word() -> None:
+    liar, *known = near(100, 1, 2, 3, 4, 5, 6)
+    search = lookup([liar, *known], need=7, config=replace(CONFIG, alpha=7))
+    search.next(0.0, HEDGE)
+    search.on_reply(liar, known, None)
+    for contact in known[:5]:
+        search.on_failure(contact)
+    search.on_reply(known[5], [], None)
+    assert search.closest(7) == [known[5], liar]
 
 
 def test_who_is_nearer_is_asked_before_who_was_known_before() -> None:
@@ -99,8 +247,11 @@ def test_what_is_due_at_the_deadline_is_done_then(now: float, hedge_s: float) ->
     search.next(now, hedge_s)
     late_at = search.deadline(hedge_s)
     search.next(late_at, hedge_s)
+    overdue_at = search.deadline(hedge_s)
+    assert overdue_at > late_at
+    search.next(overdue_at, hedge_s)
     over_at = search.deadline(hedge_s)
-    assert over_at > late_at
+    assert over_at > overdue_at
     search.next(over_at, hedge_s)
     assert search.end is LookupEnd.DEADLINE
 
@@ -187,7 +338,8 @@ def test_it_ends_when_nobody_is_left() -> None:
 def test_it_ends_at_its_deadline_whoever_is_silent() -> None:
     search = lookup(near(1, 2))
     search.next(0.0, HEDGE)
-    search.next(0.1, HEDGE)
+    search.next(HEDGE, HEDGE)
+    search.next(2 * HEDGE, HEDGE)
     assert search.deadline(HEDGE) == CONFIG.lookup_deadline_s
     assert search.next(14.9, HEDGE) == []
     assert search.end is None
@@ -302,17 +454,51 @@ def test_an_answer_from_somebody_who_was_not_asked_is_ignored() -> None:
     search = lookup([a, b], config=replace(CONFIG, alpha=1))
     assert search.next(0.0, HEDGE) == [a]
     record = presence()
-    assert not search.on_reply(stranger, near(5), record)
-    assert not search.on_reply(b, near(5), record)  # known, not asked yet
-    assert not search.on_reply(contact_at(1, "10.6.6.6"), near(5), record)  # asked at another address
+    search.on_reply(stranger, near(5), record)
+    search.on_reply(b, near(5), record)  # known, not asked yet
+    search.on_reply(contact_at(1, "10.6.6.6"), near(5), record)  # asked at another address
     search.on_failure(contact_at(1, "10.6.6.6"))
     assert search.record is None
-    assert search.on_reply(a, [], record)
-    assert not search.on_reply(a, near(5), presence(seq=2))  # once is enough
+    search.on_reply(a, [], record)
+    search.on_reply(a, near(5), presence(seq=2))  # once is enough
+    assert search.record is record
     assert answer_all(search) == [b]
 
 
 # --- records ---
+
+
+def test_who_is_far_from_the_key_is_not_believed_before_somebody_agrees() -> None:
+    # Of five that are wanted, the nearest four are sure to have heard of the newest record.
+    *nearer, far, farther = near(1, 2, 3, 4, 50, 60)
+    search = lookup([*nearer, far, farther], need=5, config=replace(CONFIG, alpha=6))
+    search.next(0.0, HEDGE)
+    search.on_reply(far, [], presence(seq=1))
+    assert search.record is not None
+    assert not search.has_answer
+    search.on_reply(nearer[3], [], presence(seq=2))
+    assert search.has_answer
+    assert search.record.seq == 2
+
+
+def test_two_that_are_far_are_believed() -> None:
+    far, farther = near(50, 60)
+    search = lookup([*near(1, 2, 3, 4, 5), far, farther], need=7, config=replace(CONFIG, alpha=7))
+    search.next(0.0, HEDGE)
+    search.on_reply(far, near(6, 7), presence())
+    assert not search.has_answer
+    search.on_reply(farther, [], presence())
+    assert search.has_answer
+
+
+def test_the_dead_make_nobody_far() -> None:
+    *dead, living = near(1, 2, 3, 4, 50)
+    search = lookup([*dead, living], need=4, config=replace(CONFIG, alpha=5))
+    search.next(0.0, HEDGE)
+    search.on_failure(dead[0])
+    search.next(0.0, HEDGE)
+    search.on_reply(living, [], presence())
+    assert search.has_answer
 
 
 def test_the_newest_record_counts() -> None:
@@ -320,12 +506,12 @@ def test_the_newest_record_counts() -> None:
     search = lookup([a, b, c, d])
     search.next(0.0, HEDGE)
     second = presence(seq=2)
-    assert search.on_reply(b, [], second)
-    assert not search.on_reply(a, [], presence(seq=1))
-    assert not search.on_reply(c, [], presence(seq=2))
+    search.on_reply(b, [], second)
+    search.on_reply(a, [], presence(seq=1))
+    search.on_reply(c, [], presence(seq=2))
     assert search.record is second
     gone = presence(seq=2, status=GONE)
-    assert search.on_reply(d, [], gone)
+    search.on_reply(d, [], gone)
     assert search.record is gone
 
 
@@ -360,7 +546,7 @@ def test_those_that_lack_the_newest_record_are_named() -> None:
     search.on_reply(c, [], presence(seq=2))
     search.on_failure(d)
     assert search.lacking(4) == [a, b]
-    assert search.lacking(1) == [a]
+    assert search.lacking(1) == [a, b]  # whoever gave an older one should have had it, wherever it is
 
 
 def test_hops_are_the_length_of_the_chain_of_referrals() -> None:

@@ -13,7 +13,7 @@ from support import LOCAL, NOW, PUBLIC, contact, identity, membership, presence,
 from dht_atonce.codec import encode
 from dht_atonce.config import DhtConfig, NetworkConfig
 from dht_atonce.dht.contact import Contact, unpack_contact
-from dht_atonce.dht.operations import Asked, Operations
+from dht_atonce.dht.operations import Asked, Granted, Operations
 from dht_atonce.dht.routing import RoutingTable
 from dht_atonce.dht.storage import RecordStore
 from dht_atonce.dht.wire import (
@@ -24,6 +24,9 @@ from dht_atonce.dht.wire import (
     Found,
     Members,
     NeedCookie,
+    Noted,
+    NoteOutcome,
+    Notify,
     Ping,
     Pong,
     Refusal,
@@ -33,8 +36,12 @@ from dht_atonce.dht.wire import (
     Store,
     Stored,
     StoreOutcome,
+    Watch,
+    Watching,
+    pack_watch,
 )
 from dht_atonce.endpoints import Address, Family, pack_address
+from dht_atonce.errors import RecordError
 from dht_atonce.records import GONE, MAX_RECORD, RecordParser, ValueRecord
 
 OWN = contact(0)
@@ -253,6 +260,70 @@ def test_a_full_store_says_so() -> None:
     assert isinstance(reply, Refused)
     assert reply.reason == Refusal.FULL
     assert isinstance(node.answer(store(records[0].blob)), Stored)
+
+
+# --- watching ---
+
+WATCH = Watch(0, ID, 0, 300, [pack_watch(TARGET, None)])
+
+
+def test_nobody_watches_before_the_address_is_proved() -> None:
+    node = Node()
+    node.operations.on_watch = lambda *_: Granted(300, b"\1", [])
+    assert isinstance(node.answer(WATCH, proved=False, cookie=COOKIE), NeedCookie)
+    assert node.answer(WATCH) == Watching(0, ID, 0, b"", pack_address(ASKER.address), NOW * 1000, 300, b"\1", [])
+
+
+def test_where_nothing_is_stored_nothing_is_watched() -> None:
+    seed, alone = Node(stores=False, no_seat=True), Node()
+    seed.operations.on_watch = lambda *_: Granted(300, b"\1", [])
+    for node in (seed, alone):
+        reply = node.answer(WATCH)
+        assert isinstance(reply, Refused)
+        assert reply.reason == Refusal.NOT_HERE
+
+
+@pytest.mark.parametrize("count", [0, 1, 32])
+def test_the_room_for_records_leaves_the_reply_its_size(count: int) -> None:
+    node = Node()
+    sender = contact(1, "2606:4700::1111")
+
+    def grant(_who: Contact, request: Watch, room: int, _wall: float) -> Granted:
+        assert room > 900
+        return Granted(300, bytes(len(request.watches)), [bytes(room // 2 - 3)] * 2)
+
+    node.operations.on_watch = grant
+    request = Watch(0, ID, 0, 300, [bytes(32)] * count)
+    assert SEALED + 16 + len(encode(request)) <= WHOLE
+    assert WHOLE - 12 <= size(node.answer(request, cookie=COOKIE, sender=sender)) <= WHOLE
+
+
+def test_what_is_pushed_is_noted_if_it_is_watched() -> None:
+    node, heard = Node(), list[bytes]()
+    request = Notify(0, ID, 0, TARGET, b"")
+
+    def hear(request: Notify, _wall: float) -> bool:
+        if request.record:
+            raise RecordError("other_key")
+        heard.append(request.key)
+        return request.key == TARGET
+
+    outcomes = [NoteOutcome.NOT_WATCHED]
+    assert node.answer(request, proved=False) == Noted(
+        0, ID, 0, b"", pack_address(ASKER.address), NOW * 1000, NoteOutcome.NOT_WATCHED
+    )
+    node.operations.on_notify = hear
+    for key in (TARGET, bytes([1] * 20)):
+        reply = node.answer(Notify(0, ID, 0, key, b""), proved=False)
+        assert isinstance(reply, Noted)
+        outcomes.append(NoteOutcome(reply.outcome))
+    assert outcomes == [NoteOutcome.NOT_WATCHED, NoteOutcome.NOTED, NoteOutcome.NOT_WATCHED]
+    assert heard == [TARGET, bytes([1] * 20)]
+    refused = node.answer(Notify(0, ID, 0, TARGET, b"x"), proved=False)
+    assert isinstance(refused, Refused)
+    assert refused.reason == Refusal.BAD_RECORD
+    assert node.counters["record.other_key"] == 1
+    assert size(refused) <= 3 * (SEALED + len(encode(request)))
 
 
 # --- what fits ---

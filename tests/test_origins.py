@@ -1,13 +1,11 @@
 """Where records come from: a subnet or an identity that has too many loses its farthest."""
 
-import random
 from dataclasses import replace
-from statistics import median
 
 from support import LOCAL, NOW, PUBLIC, identity, membership, presence, value_record
 
 from dht_atonce.config import DhtConfig
-from dht_atonce.dht.origins import Origins, estimate_nodes
+from dht_atonce.dht.origins import Origins
 from dht_atonce.endpoints import Address
 from dht_atonce.records import PresenceRecord
 
@@ -77,24 +75,3 @@ def test_nothing_is_left_of_what_leaves() -> None:
     for record in (*records, *values):
         ours.leave(record)
     assert len(ours) == 0
-
-
-# --- how many nodes there are ---
-
-
-def test_the_number_of_nodes_is_estimated_from_the_nearest() -> None:
-    rng = random.Random(1)
-    for count in (50, 500, 5000):
-        guesses = []
-        for _ in range(15):
-            own, others = rng.getrandbits(160), [rng.getrandbits(160) for _ in range(count)]
-            nearest = sorted(others, key=own.__xor__)[:20]
-            guesses.append(estimate_nodes(own, nearest, 20))
-        assert 0.8 * count < median(guesses) < 1.25 * count
-        assert 0.4 * count < min(guesses) < max(guesses) < 2.5 * count
-
-
-def test_who_has_few_neighbours_knows_them_all() -> None:
-    assert estimate_nodes(0, [], 20) == 1
-    assert estimate_nodes(0, [5, 6, 7], 20) == 4
-    assert estimate_nodes(0, list(range(1 << 158, (1 << 158) + 20)), 20) > 20

@@ -41,7 +41,18 @@ def test_the_timeout_is_that_of_rfc_6298_within_its_bounds(samples: list[float])
         srtt = 0.875 * srtt + 0.125 * sample
     expected = min(CONFIG.max_timeout_s, max(CONFIG.min_timeout_s, srtt + 4 * rttvar))
     assert trips.timeout_s(ALICE) == pytest.approx(expected)
-    assert trips.timeout_s(BOB) == CONFIG.first_timeout_s
+
+
+def test_towards_a_stranger_the_timeout_is_long_for_most_whom_we_know() -> None:
+    trips = KnownAddresses(CONFIG)
+    for _ in range(7):
+        trips.on_sample(ALICE, 0.1)
+    assert trips.timeout_s(BOB) == CONFIG.first_timeout_s  # too few to tell
+    trips.on_sample(ALICE, 0.1)
+    assert trips.timeout_s(BOB) == pytest.approx(1.5 * 0.2)
+    for _ in range(64):
+        trips.on_sample(ALICE, 2.0)
+    assert trips.timeout_s(BOB) == CONFIG.max_timeout_s
 
 
 def test_each_contact_has_its_own_timeout_and_the_node_one_hedge() -> None:
@@ -93,6 +104,19 @@ def test_a_cookie_is_used_for_110_seconds() -> None:
     assert known.cookie(BOB, 100.0) == b""
     known.on_cookie(ALICE, b"b" * 16, 300.0)
     assert known.cookie(ALICE, 300.0) == b"b" * 16
+
+
+def test_who_moves_forgets_all_cookies_and_no_round_trips() -> None:
+    known = KnownAddresses(CONFIG)
+    for who in (ALICE, BOB):
+        known.on_cookie(who, b"a" * 16, 0.0)
+        known.on_sample(who, 0.1)
+    before = known.timeout_s(ALICE)
+    known.forget_cookies()
+    assert known.cookie(ALICE, 0.0) == known.cookie(BOB, 0.0) == b""
+    assert known.timeout_s(ALICE) == before
+    known.on_cookie(ALICE, b"b" * 16, 1.0)
+    assert known.cookie(ALICE, 1.0) == b"b" * 16
 
 
 def test_a_cookie_belongs_to_a_key_at_an_address() -> None:
@@ -187,6 +211,10 @@ def test_our_address_is_what_most_say() -> None:
     observed.on_you(ALICE.key, pack_address(Address("2606:4700::1111", 4000)))
     assert observed.ip(Family.IPV6) == "2606:4700::1111"
     assert observed.ip(Family.IPV4) == "1.1.1.1"
+    observed.forget()  # we moved
+    assert observed.ip(Family.IPV4) is None
+    told(observed, ["8.8.8.8"])
+    assert observed.ip(Family.IPV4) == "8.8.8.8"
 
 
 def test_everybody_has_one_voice_however_often_it_speaks() -> None:

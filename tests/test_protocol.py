@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections import defaultdict
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -530,8 +531,10 @@ assert len(LARGE.blob) >= 505
 async def generous_node(world: World, network: NetworkConfig = LOCAL, ip: str | None = None) -> DhtNode:
     """A node that has much to say: 40 contacts, and a large record."""
     node = await start_node(world, network, ip=ip)
-    for number in range(40):
-        protocol(node).router.on_proved(contact(number), 0.0)
+    key, own_id = (int.from_bytes(data, "big") for data in (LARGE.key, node.shared.node_key.id))
+    farther = (one for one in map(contact, range(1000)) if one.long_id ^ key > own_id ^ key)
+    for one in islice(farther, 40):  # nearer ones would make the record none of its business
+        protocol(node).router.on_proved(one, 0.0)
     node.shared.store.keep(LARGE, NOW)
     return node
 

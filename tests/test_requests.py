@@ -51,7 +51,7 @@ async def test_a_request_is_repeated_once_and_then_has_failed() -> None:
     assert times == pytest.approx([0.0, 0.5])
     assert len({data for _, data, _ in tap_of(node).sent}) == 1  # the same bytes
     assert [answer for _, answer in heard] == [None]
-    assert heard[0][0] == pytest.approx(1.5)
+    assert heard[0][0] == pytest.approx(1.0)
     assert node.counters["dht.resent"] == node.counters["dht.unanswered"] == 1
     await close(node)
 

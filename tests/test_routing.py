@@ -305,19 +305,6 @@ def test_who_fails_while_it_waits_waits_no_longer() -> None:
     assert not router.is_new_node(far(11))
 
 
-def test_a_failing_contact_goes_when_another_comes() -> None:
-    router, seated = full_of_far()
-    fails(router, seated[0], 2)
-    assert router.on_proved(far(10), 0.0) is Seating.WAITING
-    assert not router.is_new_node(seated[0])
-    router.on_failure(far(10), 0.0)  # so that nobody waits
-    fails(router, seated[0], 1)
-    assert not router.is_new_node(seated[0])  # three failures, but nobody takes its place
-    assert router.on_proved(far(11), 0.0) is Seating.SEATED
-    assert router.is_new_node(seated[0])
-    assert not router.is_new_node(far(11))
-
-
 def test_a_failing_contact_goes_at_its_third_failure_if_somebody_waits() -> None:
     router, seated = full_of_far()
     router.on_proved(far(10), 0.0)
@@ -329,36 +316,49 @@ def test_a_failing_contact_goes_at_its_third_failure_if_somebody_waits() -> None
     assert len([seat for seat in router if seat.contact.long_id > TOP - 100]) == K
 
 
-def test_a_failing_contact_goes_after_a_quarter_of_an_hour() -> None:
-    router, alice = table(), contact(1)
-    router.on_proved(alice, 0.0)
-    fails(router, alice, 3, now=100.0)
-    router.expire(999.9)
-    assert not router.is_new_node(alice)
-    router.expire(1000.0)
-    assert router.is_new_node(alice)
-
-
-def test_two_failures_cost_no_seat_however_long_ago() -> None:
+def test_a_failing_contact_goes_at_its_third_failure_though_nobody_takes_its_place() -> None:
     router, alice = table(), contact(1)
     router.on_proved(alice, 0.0)
     fails(router, alice, 2)
-    router.expire(1e9)
     assert not router.is_new_node(alice)
+    assert router.failing() == [alice]
+    assert router.take_gone() == []
+    fails(router, alice, 1)
+    assert router.is_new_node(alice)
+    assert router.take_gone() == [alice]
+    assert router.take_gone() == []
 
 
 def test_one_answer_makes_up_for_all_failures() -> None:
     router, alice = table(), contact(1)
     router.on_proved(alice, 0.0)
-    fails(router, alice, 3)
-    assert alice not in router.find_neighbors(alice.long_id)
-    assert router.on_proved(alice, 10.0) is Seating.KEPT
-    assert router.find_neighbors(alice.long_id)[0] == alice
-    router.expire(1e9)
-    assert not router.is_new_node(alice)
-    fails(router, alice, 3, now=2e9)
-    router.expire(2e9 + 899)
-    assert not router.is_new_node(alice)
+    for _ in range(5):
+        fails(router, alice, 2)
+        assert alice not in router.find_neighbors(alice.long_id)
+        assert router.on_proved(alice, 10.0) is Seating.KEPT
+        assert router.find_neighbors(alice.long_id)[0] == alice
+
+
+def test_who_answers_again_after_long_is_told_of_like_a_newcomer() -> None:
+    router, alice = table(), contact(1)
+    router.on_proved(alice, 0.0)
+    assert alice in router.take_seated()
+    fails(router, alice, 1, now=10.0)
+    router.on_proved(alice, 11.0)
+    assert alice not in router.take_seated()
+    fails(router, alice, 1, now=20.0)
+    router.on_proved(alice, 90.0)
+    assert alice in router.take_seated()
+
+
+def test_those_not_heard_for_long_are_named_the_longest_silent_first() -> None:
+    router = table()
+    for number in range(3):
+        router.on_proved(contact(number), float(number))
+    router.on_proved(contact(0), 10.0)
+    assert router.unheard(5.0, 10) == [contact(1), contact(2)]
+    assert router.unheard(5.0, 1) == [contact(1)]
+    assert router.live_count == 3
 
 
 def test_a_failure_at_another_address_is_ignored() -> None:
@@ -378,15 +378,15 @@ def test_while_everybody_fails_nobody_goes() -> None:
     router.on_proved(far(10), 0.0)
     for _ in range(20):
         for one in seated + NEIGHBOURS:
-            router.on_failure(one, 0.0)
-    router.expire(1e9)
+            router.on_failure(one, CONFIG.witness_s + 1)
     assert len(router) == 2 * K
+    assert router.take_gone() == []
     # None of them is named to others, but we go on asking them.
     assert router.find_neighbors(TOP - 1) == []
     assert router.find_neighbors(TOP - 1, failing=True) == nearest(seated, TOP - 1)
     # The network is back: from here on it counts again.
-    router.on_proved(seated[1], 0.0)
-    fails(router, seated[0], 3)
+    router.on_proved(seated[1], 100.0)
+    fails(router, seated[0], 3, now=100.0)
     assert router.is_new_node(seated[0])
 
 
@@ -398,6 +398,33 @@ def test_flush_forgets_everybody() -> None:
     assert len(router.buckets) == 1
     seat_all(router, [contact(n) for n in range(50)])
     assert len(router) > 10
+
+
+# --- the size of the network, and whose business a key is ---
+
+
+def test_a_key_is_the_business_of_those_nearest_to_it() -> None:
+    router = table(k=20)
+    rng = random.Random(3)
+    seat_all(router, [contact_at(rng.getrandbits(160)) for _ in range(200)])
+    for _ in range(200):
+        target = rng.getrandbits(160)
+        nearer = sum(1 for seat in router if seat.contact.long_id ^ target < OWN.long_id ^ target)
+        if nearer < 16:
+            assert router.is_responsible(OWN.long_id, target)
+        elif nearer >= 30:
+            assert not router.is_responsible(OWN.long_id, target)
+
+
+def test_a_crowd_at_a_key_does_not_make_it_none_of_our_business() -> None:
+    rng = random.Random(4)
+    key = OWN.long_id ^ (1 << 153)  # among 500 nodes some four are nearer by right
+    router = table(k=20)
+    seat_all(router, [contact_at(rng.getrandbits(160)) for _ in range(500)])
+    assert router.is_responsible(OWN.long_id, key)
+    seat_all(router, [contact_at(key ^ rng.getrandbits(100)) for _ in range(40)])
+    assert router.count_nearer(key, OWN.long_id, 40) >= 20
+    assert router.is_responsible(OWN.long_id, key)
 
 
 # --- subnets ---
@@ -444,7 +471,6 @@ def test_a_seat_that_falls_free_frees_its_subnet() -> None:
     for _ in range(3):
         router.on_failure(first, 0.0)
         router.on_proved(second, 0.0)
-    router.expire(CONFIG.failing_life_s)
     assert router.on_proved(third, 0.0) is Seating.SEATED
     moved = contact_at(1 << 150, "2.2.2.2")
     assert router.on_proved(moved, 0.0) is Seating.MOVED
@@ -558,9 +584,7 @@ class TableInUse(RuleBasedStateMachine):
     @rule(pause=st.floats(1, 1000))
     def passes(self, pause: float) -> None:
         self.now += pause
-        self.router.expire(self.now)
-        for seat in self.router:
-            assert seat.failures < CONFIG.failures_to_go or self.now - seat.failing_since < CONFIG.failing_life_s
+        assert all(seat.failures < CONFIG.failures_to_go for seat in self.router)
 
     @rule(where=ids)
     def looked_up(self, where: int) -> None:

@@ -18,6 +18,7 @@ SIZES = {
     "flash-crowd": [40],
     "loss": [40],
     "mass-death": [60],
+    "no-faults": [40],
     "partition-heal": [40],
     "restart-everyone": [40],
     "scaling": [60],

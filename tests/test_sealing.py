@@ -12,6 +12,7 @@ from support import LOCAL, node_key
 from dht_atonce.datagrams import MAX_DATAGRAM
 from dht_atonce.dht.sealing import (
     MIN_UNPROVED_FIND,
+    Opened,
     PacketType,
     Sealer,
     answer_key_request,
@@ -68,14 +69,14 @@ def test_a_request_and_its_reply(question: bytes, answer: bytes, nonce: bytes) -
     alice, bob = sealer(ALICE), sealer(BOB)
     request = alice.seal(PacketType.REQUEST, BOB.public, question, nonce)
     heard = bob.open(request)
-    assert heard == (PacketType.REQUEST, ALICE.public, b"", question)
+    assert heard == Opened(PacketType.REQUEST, ALICE.public, b"", question)
 
     reply = bob.seal(PacketType.REPLY, heard.sender, answer, nonce)
-    assert alice.open(reply) == (PacketType.REPLY, BOB.public, b"", answer)
+    assert alice.open(reply) == Opened(PacketType.REPLY, BOB.public, b"", answer)
 
     with_cookie = alice.seal(PacketType.REQUEST, BOB.public, question, nonce, COOKIE)
     assert len(with_cookie) == len(request) + 16
-    assert bob.open(with_cookie) == (PacketType.REQUEST, ALICE.public, COOKIE, question)
+    assert bob.open(with_cookie) == Opened(PacketType.REQUEST, ALICE.public, COOKIE, question)
 
 
 @given(bodies, kinds)

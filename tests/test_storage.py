@@ -105,6 +105,18 @@ def test_whatever_comes_the_newest_so_far_is_held(arrivals: list[PresenceRecord]
     assert ours.count == 1
 
 
+def test_each_change_is_told_and_nothing_else() -> None:
+    ours, told = store(), list[tuple[PresenceRecord | ValueRecord, bool]]()
+    ours.on_change = lambda record, is_over: told.append((record, is_over))
+    first, second = presence(seq=1, expires=NOW + 50), presence(seq=2, expires=NOW + 100)
+    for record in (first, first, second, first):
+        ours.keep(record, NOW)
+    assert told == [(first, False), (second, False)]
+    ours.expire(NOW + 99)
+    ours.expire(NOW + 100)
+    assert told[2:] == [(second, True)]
+
+
 # --- time ---
 
 
@@ -470,7 +482,7 @@ def test_it_says_what_changed_and_what_expired() -> None:
     ours = store(max_records=3)
     changed: list[AnyRecord] = []
     expired: list[AnyRecord] = []
-    ours.on_changed, ours.on_expired = changed.append, expired.append
+    ours.on_change = lambda record, is_over: (expired if is_over else changed).append(record)
     first, second = presence(seq=1, expires=NOW + 50), presence(seq=2, expires=NOW + 50)
     member = joins(1, expires=NOW + 60)
     for record in (first, second, second, first, member, member):

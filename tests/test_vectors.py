@@ -25,7 +25,16 @@ from dht_atonce.config import NetworkConfig
 from dht_atonce.dht import wire
 from dht_atonce.dht.contact import Contact, pack_contact, unpack_contact
 from dht_atonce.dht.roster import place_of
-from dht_atonce.dht.sealing import PacketType, Sealer, answer_key_request, key_request, read_key_reply
+from dht_atonce.dht.sealing import (
+    Opened,
+    PacketType,
+    Sealer,
+    answer_key_request,
+    answer_with_cookie,
+    key_request,
+    read_cookie_answer,
+    read_key_reply,
+)
 from dht_atonce.discovery import seed_wire
 from dht_atonce.endpoints import Address, pack_address, unpack_address
 from dht_atonce.errors import RecordError, WireError
@@ -229,8 +238,25 @@ def test_refused_records(vector: dict[str, str]) -> None:
 
 # --- 3. Datagrams ---
 
-OPS = {"Ping": 1, "FindNode": 2, "FindValue": 3, "Store": 4, "FindMembers": 7}
-ANSWERS = {"Pong": 1, "Found": 2, "Stored": 3, "NeedCookie": 4, "Refused": 5, "Members": 8}
+OPS = {"Ping": 1, "FindNode": 2, "FindValue": 3, "Store": 4, "Watch": 5, "Notify": 6, "FindMembers": 7}
+ANSWERS = {
+    "Pong": 1,
+    "Found": 2,
+    "Stored": 3,
+    "NeedCookie": 4,
+    "Refused": 5,
+    "Watching": 6,
+    "Noted": 7,
+    "Members": 8,
+}
+
+
+def test_watches_are_packed_as_written() -> None:
+    record = make_vectors.presence()
+    packed = record.key + make_vectors.SEQ.to_bytes(8, "big") + blake2b(32, record.blob[66:])[:4]
+    assert wire.pack_watch(record.key, record) == packed
+    assert wire.unpack_watch(packed) == (record.key, make_vectors.SEQ, packed[28:])
+    assert wire.pack_watch(record.key, None) == record.key + bytes(12)
 
 
 @vectors("bodies", "requests", "replies")
@@ -266,7 +292,7 @@ def test_sealed_datagrams(vector: dict[str, Any]) -> None:
     body, sealed, kind = unhex(vector["body"]), unhex(vector["datagram"]), PacketType[vector["type"]]
     sealer = Sealer(sender, network_id, 1)
     assert sealer.seal(kind, recipient.public, body, nonce, cookie, vector["min_size"]) == sealed
-    assert Sealer(recipient, network_id, 1).open(sealed) == (kind, sender.public, cookie, body)
+    assert Sealer(recipient, network_id, 1).open(sealed) == Opened(kind, sender.public, cookie, body)
     assert vector["min_size"] <= len(sealed) <= 1232
 
     # The recipient's side, from docs/wire.md alone.
@@ -319,6 +345,14 @@ def test_key_requests(vector: dict[str, str]) -> None:
     assert read_key_reply(reply) == (nonce, node_key)
     assert request == b"\x01\x03" + nonce + network_id + bytes(96 - 42)
     assert reply == b"\x01\x04" + nonce + node_key
+
+
+@vectors("datagrams", "cookie")
+def test_cookie_answers(vector: dict[str, str]) -> None:
+    request, nonce, cookie, answer = (unhex(vector[name]) for name in ("request", "nonce", "cookie", "answer"))
+    assert answer_with_cookie(request, cookie) == answer == b"\x01\x05" + nonce + cookie
+    assert read_cookie_answer(answer) == (nonce, cookie)
+    assert len(answer) == 42 < len(request)
 
 
 # --- 5. The seed handshake ---

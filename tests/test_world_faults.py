@@ -1,4 +1,4 @@
-"""What may go wrong in the virtual world: cuts of one and of both ways, dead machines, machines that run again."""
+"""What may go wrong in the virtual world: cuts of one or both ways, dead machines, machines that run again, sleep."""
 
 import asyncio
 from pathlib import Path
@@ -325,5 +325,106 @@ def test_each_clock_may_be_wrong_and_goes_at_the_right_speed() -> None:
         fast.virtual_clock.skew_s = 0.0  # somebody set it right
         assert fast.clock.wall() == right.clock.wall()
         assert fast.clock.monotonic() == 3600.0
+
+    virtual(main())
+
+
+# --- sleep ---
+
+
+def test_who_sleeps_does_and_hears_nothing_and_its_timers_fire_late() -> None:
+    async def main() -> None:
+        world = World()
+        box, other = Mailbox(world), Mailbox(world)
+        ticks: list[float] = []
+
+        async def ticking() -> None:
+            loop = asyncio.get_running_loop()
+            loop.call_later(15, ticks.append, -1.0)
+            loop.call_later(16, ticks.append, -2.0).cancel()
+            while True:
+                await asyncio.sleep(10)
+                ticks.append(now())
+
+        task = box.host.start(ticking(), "ticking")
+        await asyncio.sleep(12)
+        world.sleep(box.host)
+        assert not await hears(other, box)
+        await asyncio.sleep(87)
+        assert ticks == [10.0]
+        world.wake(box.host)
+        await asyncio.sleep(30.5)
+        assert ticks == [10.0, -1.0, 100.0, 110.0, 120.0, 130.0]
+        assert await hears(other, box)
+        assert await hears(box, other)
+        task.cancel()
+
+    virtual(main())
+
+
+def test_who_sleeps_does_not_keep_others_awake_or_asleep() -> None:
+    async def main() -> None:
+        world = World()
+        one, two, three = Mailbox(world), Mailbox(world), Mailbox(world)
+        done: list[int] = []
+
+        async def waits(number: int) -> None:
+            await asyncio.sleep(5)
+            done.append(number)
+
+        tasks = [box.host.start(waits(number)) for number, box in enumerate((one, two))]
+        world.sleep(one.host)
+        world.sleep(two.host)
+        assert await hears(three, three)
+        world.wake(two.host)
+        await asyncio.sleep(10)
+        assert done == [1]
+        world.wake(one.host)
+        await asyncio.gather(*tasks)
+        assert done == [1, 0]
+
+    virtual(main())
+
+
+def test_a_link_to_a_sleeper_ends_for_the_other_and_a_nap_is_not_noticed() -> None:
+    async def main() -> None:
+        world = World()
+        one, _, ours, theirs = await linked(world)
+        world.sleep(one.host)
+        await asyncio.sleep(TIMEOUT_S / 2)
+        world.wake(one.host)
+        await asyncio.sleep(TIMEOUT_S * 2)
+        assert not theirs.closed
+        world.sleep(one.host)
+        await asyncio.sleep(TIMEOUT_S + 1)
+        assert theirs.closed
+        assert not ours.closed
+        world.wake(one.host)
+        await asyncio.sleep(TIMEOUT_S + 1)
+        assert ours.closed
+
+    virtual(main())
+
+
+def test_who_moves_keeps_its_sockets_and_loses_its_links() -> None:
+    async def main() -> None:
+        world = World()
+        box, other = Mailbox(world, port=5000), Mailbox(world)
+        old = box.host.ip
+        world.move(box.host, "10.9.9.9")
+        assert box.host.routes.source(other.address) == "10.9.9.9"
+        assert await hears(box, other)
+        assert other.heard[-1][2] == Address("10.9.9.9", 5000)
+        other.socket.send(b"to the old one", Address(old, 5000))
+        other.socket.send(b"to the new one", Address("10.9.9.9", 5000))
+        await asyncio.sleep(1)
+        assert [data for _, data, _ in box.heard] == [b"to the new one"]
+
+        one, _, ours, theirs = await linked(world)
+        world.move(one.host, "10.9.9.8")
+        ours.link.send(b"lost")
+        await asyncio.sleep(TIMEOUT_S + 1)
+        assert ours.closed
+        assert theirs.closed
 
     virtual(main())

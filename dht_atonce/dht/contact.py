@@ -14,6 +14,7 @@ __all__ = [
     "pack_contact",
     "share_contacts",
     "shared_contact",
+    "stranger_at",
     "unpack_contact",
     "unpack_contacts",
 ]
@@ -120,6 +121,13 @@ def contact_at(key: bytes, address: Address) -> Contact:
     """`Contact(key, address)`, maybe one that was made before."""
     packed = key + pack_address(address)
     return _POOL.young.get(packed) or _POOL.keep(_POOL.old.get(packed) or Contact(key, address))
+
+
+def stranger_at(key: bytes, address: Address) -> Contact:
+    """`Contact(key, address)`, which is not shared if it is new: whoever has proved nothing shall not have those that
+    are in use forgotten."""
+    packed = key + pack_address(address)
+    return _POOL.young.get(packed) or _POOL.old.get(packed) or Contact(key, address)
 
 
 def shared_contact(contact: Contact) -> Contact:

@@ -1,6 +1,7 @@
 """Runs a `Lookup` over a protocol: sends what it chooses, tells it what came back."""
 
 import asyncio
+from collections.abc import Callable
 from functools import partial
 
 from dht_atonce.dht.contact import KEY_SIZE, Contact, unpack_contacts
@@ -11,7 +12,7 @@ from dht_atonce.dht.shared import Shared
 from dht_atonce.dht.wire import FindNode, FindValue, Found
 from dht_atonce.endpoints import Family
 from dht_atonce.errors import RecordError
-from dht_atonce.records import AnyRecord
+from dht_atonce.records import AnyRecord, MembershipRecord
 
 __all__ = ["Crawl"]
 
@@ -32,7 +33,10 @@ class Crawl:
         *,
         wants_record: bool,
         want: int = 0,
+        scout: "Callable[[Lookup], list[Crawl]] | None" = None,
     ) -> None:
+        """`scout` is asked once, when the lookup would end without a record: other searches that are to be waited for,
+        since they may meet more whom it should ask."""
         self.lookup = lookup
         loop = asyncio.get_running_loop()
         self.first: asyncio.Future[AnyRecord | None] = loop.create_future()
@@ -49,6 +53,8 @@ class Crawl:
         self._target = target
         self._wants_record = wants_record
         self._want = want
+        self._scout = scout
+        self._scouts: list[Crawl] = []
         self._flags = protocol.flags
         self._loop = loop
         self._timer: asyncio.TimerHandle | None = None
@@ -67,7 +73,8 @@ class Crawl:
         for contact in self.lookup.next(now, hedge_s):
             self._ask(contact)
         if self.lookup.end is not None:
-            self._finish()
+            if not self._waits_for_scouts():
+                self._finish()
             return
         deadline = self.lookup.deadline(hedge_s)
         # Deadlines mostly move away: a timer that is too early looks once too often, and is cheaper than a new one.
@@ -79,6 +86,22 @@ class Crawl:
 
     def _on_timer(self) -> None:
         self._timer = None
+        self._pump()
+
+    def _waits_for_scouts(self) -> bool:
+        if self._scout is None:
+            return any(not scout.done.done() for scout in self._scouts)
+        scout, self._scout = self._scout, None
+        self._scouts = scout(self.lookup)
+        for crawl in self._scouts:
+            crawl.done.add_done_callback(self._on_scouted)
+        return bool(self._scouts)
+
+    def _on_scouted(self, _: "asyncio.Future[None]") -> None:
+        if self.done.done() or self._waits_for_scouts():
+            return
+        for crawl in self._scouts:
+            self.lookup.widen(crawl.lookup.known())
         self._pump()
 
     def _ask(self, contact: Contact) -> None:
@@ -102,7 +125,7 @@ class Crawl:
         if reply.record:
             try:
                 record = self._shared.parser.parse(reply.record, self._shared.wall())
-                if record.key != self._target or not self._wants_record:
+                if record.key != self._target or not self._wants_record or isinstance(record, MembershipRecord):
                     raise RecordError("other_key")
             except RecordError as error:
                 self._shared.counters[f"record.{error.reason}"] += 1
@@ -121,8 +144,9 @@ class Crawl:
                 if len(self.other_contacts) < self._shared.network.k:
                     self.other_contacts[found.id] = found
         contacts = self._contacts(named, self._family)
-        if self.lookup.on_reply(contact, contacts, record) and not self.first.done():
-            self.first.set_result(record)
+        self.lookup.on_reply(contact, contacts, record)
+        if self.lookup.has_answer and not self.first.done():
+            self.first.set_result(self.lookup.record)
 
     def _contacts(self, raw: list[bytes], family: Family) -> list[Contact]:
         local, subnet = self._shared.network.local, _SUBNET[family]

@@ -3,15 +3,18 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from kademlia.network import Server as StockServer
 
 from dht_atonce.dht.contact import Contact
 from dht_atonce.dht.crawl import Crawl
+from dht_atonce.dht.density import CROWDED, radius, side_targets
 from dht_atonce.dht.lookup import Lookup
 from dht_atonce.dht.protocol import Answer, SealedProtocol
 from dht_atonce.dht.routing import RoutingTable
+from dht_atonce.dht.seat_check import SeatCheck
 from dht_atonce.dht.shared import Shared
 from dht_atonce.dht.wire import Request, Stored, StoreOutcome
 from dht_atonce.endpoints import Address, Family
@@ -55,6 +58,7 @@ class FamilyServer(StockServer):
         """Where it is bound, once it listens."""
         self._shared = shared
         self._routers = routers
+        self.seats = SeatCheck(shared.config, shared.host.rng, shared.now())
         self._crawls: dict[Crawl, None] = {}
         self.protocol = self._create_protocol()
 
@@ -84,33 +88,64 @@ class FamilyServer(StockServer):
         all_nearest: bool = False,
         want: int = 0,
         need: int | None = None,
+        eager: bool = False,
         max_requests: int | None = None,
         make: Callable[..., Crawl] = Crawl,
     ) -> Crawl:
         """Start a lookup of `target` (20 B) from `start` or from our table, until the nearest `need` (default: k) have
         answered.
 
-        Once a record is found, a few of the nearest that agree are enough, unless `all_nearest` are to be found.
+        `eager`: its result is waited for as a whole, so more are asked at once.
+        Where records are concerned (`wants_record`), so must all of the region that honest nodes are to be expected
+        in. Once a record is found, a few of the nearest that agree are enough, unless `all_nearest` are to be found.
         `make` makes the crawl, if it is to ask for something else.
         """
         shared, long_target = self._shared, int.from_bytes(target, "big")
         k = shared.network.k
         known = self.router.find_neighbors(long_target, k, failing=True) if start is None else start
+        region = self.region if wants_record else 0
         lookup = Lookup(
             long_target,
             known,
             own_id=shared.node_key.id,
             need=need or k,
-            need_with_record=k if all_nearest else min(k, shared.config.agreement),
+            need_with_record=need or k if all_nearest else min(k, shared.config.agreement),
+            within=region,
             now=shared.now(),
             config=shared.config,
+            eager=eager,
             max_requests=max_requests,
         )
         shared.counters["dht.lookups"] += 1
-        crawl = make(self.protocol, shared, self.family, lookup, target, wants_record=wants_record, want=want)
+        crawl = make(
+            self.protocol,
+            shared,
+            self.family,
+            lookup,
+            target,
+            wants_record=wants_record,
+            want=want,
+            scout=partial(self._scout, region) if region else None,
+        )
         self._crawls[crawl] = None
         crawl.done.add_done_callback(lambda _: self._on_crawled(crawl))
         return crawl
+
+    @property
+    def region(self) -> int:
+        """The distance from a key within which all are to store its record, and are asked before we say that there is
+        none."""
+        return int(self._shared.config.region * radius(self.router.nodes, self._shared.network.k))
+
+    def _scout(self, region: int, lookup: Lookup) -> list[Crawl]:
+        """Searches for those in the region who are not named any more, since others crowd in on the key. None, if
+        nobody does."""
+        reach = lookup.reach()
+        if reach is None or reach >= CROWDED * region:
+            return []
+        self._shared.counters["dht.crowded"] += 1
+        targets = side_targets(lookup.target, region, self._shared.host.rng)
+        return [self.crawl(side.to_bytes(20, "big"), need=self._shared.config.scouted) for side in targets]
 
     def _on_crawled(self, crawl: Crawl) -> None:
         del self._crawls[crawl]
@@ -170,9 +205,9 @@ class FamilyServer(StockServer):
         except RecordError as error:
             self._shared.counters[f"record.{error.reason}"] += 1
             return best
-        if newer.key != record.key or newer.seq < record.seq or (best is not None and newer.seq <= best.seq):
+        if newer.key != record.key or newer.peer_id != record.peer_id or newer.seq < record.seq:
             return best
-        return newer
+        return newer if best is None or newer.seq > best.seq else best
 
     async def _gather(
         self, contacts: list[Contact], ask: Callable[[Contact, Callable[[Answer | None], None]], Any]

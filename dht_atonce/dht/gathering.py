@@ -76,13 +76,23 @@ class _Gathering:
     async def run(self, servers: list[tuple[FamilyServer, int]]) -> None:
         """Look up the holders in each of the families, with what is wanted of another, and go through their pages."""
         crawls = [
-            (server, server.crawl(self._members.key, want=want, make=partial(_MemberCrawl, self._members)))
+            (
+                server,
+                server.crawl(
+                    self._members.key,
+                    wants_record=True,
+                    eager=True,
+                    want=want,
+                    make=partial(_MemberCrawl, self._members),
+                ),
+            )
             for server, want in servers
         ]
         try:
             for server, crawl in crawls:
                 await crawl.done
-                self._where.update((contact, server) for contact in crawl.lookup.closest(self._shared.network.k))
+                holders = crawl.lookup.closest(self._shared.network.k, server.region)
+                self._where.update((contact, server) for contact in holders)
         finally:
             for _, crawl in crawls:
                 crawl.stop()

@@ -41,6 +41,11 @@ class HandOff:
                 # Its records reach it when their owners publish again.
                 del self._newcomers[next(iter(self._newcomers))]
 
+    def add(self, contact: Contact, key: bytes) -> None:
+        """`contact` is to have the record of `key`, since another that had it is gone."""
+        if len(self._queue) < self._max_queue:
+            self._queue[contact, key] = None
+
     def take(self, now: float, pick: Pick) -> list[tuple[Contact, bytes]]:
         """What to store now: newcomers and keys, at most `handoff_per_s` of them a second."""
         if self._newcomers:

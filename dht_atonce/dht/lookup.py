@@ -5,25 +5,31 @@ waits for a round. Late says nothing about failure, it only lets somebody else b
 
     candidates ─next()─▶ asked ─on_reply()──▶ answered
                            │ late: still asked, no longer counted in α
+                           │ overdue, after twice as long: if enough others answer, nobody waits for it
                            └──on_failure()──▶ failed (named again by a reply, it stays failed)
 
-A failed one becomes a candidate again only at another address.
+A failed one becomes a candidate again only at another address. Beyond α, one more may be asked for each that answered
+and is nearer: the way to the target is felt out by four, and those round it are then asked nearly all at once.
 
-Over when the nearest `need` candidates that did not fail have all answered, or there is nobody left to ask, or the
-budget of time or requests is spent. After rust-libp2p's `query/peers/closest.rs`.
+Over when the nearest `need` candidates that did not fail, and all nearer than `within`, have answered, or there is
+nobody left to ask, or the budget of time or requests is spent. After rust-libp2p's `query/peers/closest.rs`.
 """
 
-from bisect import bisect
+from bisect import bisect_left
 from enum import Enum
 
 from dht_atonce.config import DhtConfig
+from dht_atonce.dht.candidates import Candidate, Candidates, State
 from dht_atonce.dht.contact import Contact
 from dht_atonce.records import AnyRecord, is_newer
 
 __all__ = ["Lookup", "LookupEnd"]
 
-_MAX_CANDIDATES = 256  # of all that replies name; farther ones would never be asked within the budget
-_MAX_ADDRESSES = 3  # of one node that are tried in one lookup
+# Read from the class, each of them costs more than the comparison that it is for.
+_CANDIDATE, _ASKED, _LATE, _OVERDUE, _ANSWERED, _FAILED = State
+_WAITING = (_ASKED, _LATE, _OVERDUE)
+_OVERDUE_HEDGES = 2  # who has not answered after so many times of lateness is not waited for
+_UNSURE = 5  # one in so many of the nearest is not met in time
 
 
 class LookupEnd(Enum):
@@ -35,42 +41,14 @@ class LookupEnd(Enum):
     BUDGET = "budget"
 
 
-class _State(Enum):
-    CANDIDATE = 0
-    ASKED = 1
-    LATE = 2
-    ANSWERED = 3
-    FAILED = 4
-
-
-# Read from the class, each of them costs more than the comparison that it is for.
-_CANDIDATE, _ASKED, _LATE, _ANSWERED, _FAILED = _State
-
-
-class _Candidate:
-    __slots__ = ("addresses", "asked_at", "contact", "hops", "record", "state")
-
-    def __init__(self, contact: Contact, hops: int) -> None:
-        self.contact = contact
-        self.hops = hops
-        self.state = _CANDIDATE
-        self.asked_at = 0.0
-        self.addresses = [contact]
-        """All that were named, in the order in which they are tried; `contact` is the present one."""
-        self.record: AnyRecord | None = None
-
-    def next_address(self) -> None:
-        """The present address failed: try the one named after it, if there is one."""
-        later = self.addresses[self.addresses.index(self.contact) + 1 :]
-        self.state = _CANDIDATE if later else _FAILED
-        self.contact = later[0] if later else self.contact
-
-
 class Lookup:
     """One search for the nodes nearest to `target`, and for the record there.
 
     `now` is monotonic seconds. `need` is how many of the nearest must have answered; once a record was found,
     `need_with_record` (default: `need`) is enough, since absence takes more asking to believe than presence does.
+    `eager`: it is of no use before all of `need` have answered; so more are in flight, and some are asked whom it takes
+    only if nearer ones turn out to be dead.
+    `within` is a distance: all that are nearer must have answered too, while `need` of them are needed.
     """
 
     def __init__(
@@ -83,31 +61,33 @@ class Lookup:
         now: float,
         config: DhtConfig,
         need_with_record: int | None = None,
+        within: int = 0,
+        eager: bool = False,
         max_requests: int | None = None,
     ) -> None:
         self.target = target
         self.requests = 0
         self.record: AnyRecord | None = None
         """The newest record that any reply brought."""
+        self.has_answer = False
+        """`record` is worth giving to whoever waits: a node near enough said it, or two did. Who is farther away may
+        have had it before so many came who are nearer, and not have been told of a newer one since."""
         self.record_hops = 0
         """Length of the referral chain to the node that first had it; a contact of our own table is 1."""
         self.end: LookupEnd | None = None
-        self._own_id = own_id
         self._need = need
         self._need_with_record = need if need_with_record is None else need_with_record
-        self._alpha = config.alpha
+        self._within = within
+        self._alpha = config.eager_alpha if eager else config.alpha
+        self._spare = config.eager_spare if eager else 0
         self._deadline = now + config.lookup_deadline_s
         self._max_requests = max_requests or config.lookup_max_requests
-        self._by_id: dict[bytes, _Candidate] = {}
-        # Nearest first, and their distances
-        self._order: list[_Candidate] = []
-        self._distances: list[int] = []
-        # So many of the nearest have answered, one behind the other: no need to look at them again.
-        self._answered = 0
-        # Those that are asked and not late, in the order in which they were asked; at most alpha
-        self._asked: list[_Candidate] = []
-        for contact in start:
-            self._add(contact, 1)
+        self._all = Candidates(target, own_id)
+        # Those that are asked and not late, in the order in which they were asked
+        self._asked: list[Candidate] = []
+        # Those that are late and not overdue, in that order too
+        self._late: list[Candidate] = []
+        self._all.add_all(start, 1, None)
 
     # --- commands and inputs ---
 
@@ -118,144 +98,159 @@ class Lookup:
         if now >= self._deadline:
             self.end = LookupEnd.DEADLINE
             return []
-        asked, order = self._asked, self._order
+        asked = self._asked
         while asked and now >= asked[0].asked_at + hedge_s:  # the very sum that `deadline` gives: no rounding between
-            asked.pop(0).state = _LATE
-        while self._answered < len(order) and order[self._answered].state is _ANSWERED:
-            self._answered += 1
-        picked: list[Contact] = []
-        need = self._need if self.record is None else self._need_with_record
-        room = min(self._alpha - len(asked), self._max_requests - self.requests)
-        answered, expected, late = min(self._answered, need), 0, 0
-        for candidate in order[self._answered :] if answered < need else ():
+            asked[0].state = _LATE
+            self._late.append(asked.pop(0))
+        while self._late and now >= self._late[0].asked_at + _OVERDUE_HEDGES * hedge_s:
+            self._late.pop(0).state = _OVERDUE
+        self._all.settle()
+        picked, answered, hoped_for = self._walk(now, trusting=False)
+        if not hoped_for and answered < self._wanted:
+            # On nobody's word but that of referrers who named the dead: better than to give up.
+            picked, answered, hoped_for = self._walk(now, trusting=True)
+        self.requests += len(picked)
+        if not hoped_for:
+            self.end = LookupEnd.CLOSEST_ANSWERED if answered >= self._wanted else LookupEnd.NOBODY_LEFT
+        elif not picked and self.requests >= self._max_requests and not self._all.in_state(*_WAITING):
+            self.end = LookupEnd.BUDGET
+        return [candidate.contact for candidate in picked]
+
+    def deadline(self, hedge_s: float) -> float:
+        """When `next` must be called again even if nothing was heard."""
+        deadline = self._deadline
+        if self._asked:
+            deadline = min(deadline, self._asked[0].asked_at + hedge_s)
+        if self._late:
+            deadline = min(deadline, self._late[0].asked_at + _OVERDUE_HEDGES * hedge_s)
+        return deadline
+
+    def on_reply(self, contact: Contact, contacts: list[Contact], record: AnyRecord | None) -> None:
+        """`contact` answered, naming `contacts` and maybe a verified, unexpired `record` of the target's key."""
+        candidate = self._take(contact)
+        if candidate is None:
+            return
+        candidate.answered(record)
+        self._all.add_all(contacts, candidate.hops + 1, candidate)
+        if record is None:
+            return
+        if self.record is None:
+            self.record_hops = candidate.hops
+        self.has_answer = self.has_answer or self.record is not None or self._is_near(candidate)
+        if is_newer(record, self.record):
+            self.record = record
+
+    def on_failure(self, contact: Contact) -> None:
+        """`contact` did not answer, or answered nonsense."""
+        candidate = self._take(contact)
+        if candidate is not None:
+            candidate.failed()
+
+    def widen(self, contacts: list[Contact]) -> None:
+        """It ended, and others than those it met may be near the target: go on with them."""
+        self._all.add_all(contacts, 1, None)
+        self.end = None
+
+    # --- getters ---
+
+    def closest(self, count: int, within: int = 0) -> list[Contact]:
+        """The `count` nearest that answered, and all that did and are nearer than `within`; nearest first."""
+        answered = self.answered()
+        return [c for at, c in enumerate(answered) if at < count or c.long_id ^ self.target < within]
+
+    def answered(self) -> list[Contact]:
+        """All that answered, nearest first."""
+        return [candidate.contact for candidate in self._all.in_state(_ANSWERED)]
+
+    def holders(self) -> list[Contact]:
+        """Those that gave a record, however old, nearest first."""
+        return [candidate.contact for candidate in self._all.in_state(_ANSWERED) if candidate.record is not None]
+
+    def known(self) -> list[Contact]:
+        """All that did not fail, asked or not, nearest first."""
+        return [candidate.contact for candidate in self._all.in_state(_CANDIDATE, *_WAITING, _ANSWERED)]
+
+    def reach(self) -> int | None:
+        """The distance of the last of the nearest `need` that answered; None if fewer did, or fewer were wanted since
+        there was a record."""
+        if self.end is not LookupEnd.CLOSEST_ANSWERED or self._wanted < self._need:
+            return None
+        return self.answered()[self._need - 1].long_id ^ self.target
+
+    def unasked(self, count: int) -> list[Contact]:
+        """Those of the `count` nearest that did not fail whom nobody asked yet, nearest first."""
+        nearest = self._all.in_state(_CANDIDATE, *_WAITING, _ANSWERED)[:count]
+        return [candidate.contact for candidate in nearest if candidate.state is _CANDIDATE]
+
+    def lacking(self, count: int) -> list[Contact]:
+        """Who answered without the newest record and should have had it: those of the `count` nearest, and whoever
+        gave an older one."""
+        if self.record is None:
+            return []
+        answered = self._all.in_state(_ANSWERED)
+        return [
+            candidate.contact
+            for at, candidate in enumerate(answered)
+            if (at < count if candidate.record is None else is_newer(self.record, candidate.record))
+        ]
+
+    # --- inside ---
+
+    def _take(self, contact: Contact) -> Candidate | None:
+        """The candidate that was asked at `contact`, which is not waited for any more."""
+        candidate = self._all.get(contact)
+        if candidate is None or candidate.state not in _WAITING:
+            return None
+        if candidate.state is _ASKED:
+            self._asked.remove(candidate)
+        elif candidate.state is _LATE:
+            self._late.remove(candidate)
+        return candidate
+
+    def _is_near(self, candidate: Candidate) -> bool:
+        """Whether it is surely among those that the record is stored at, as far as we know by now."""
+        nearer = bisect_left(self._all.distances, candidate.contact.long_id ^ self.target)
+        sure = self._need - self._need // _UNSURE
+        return nearer < sure or sum(1 for other in self._all.order[:nearer] if other.state is not _FAILED) < sure
+
+    @property
+    def _wanted(self) -> int:
+        return self._need if self.record is None else self._need_with_record
+
+    def _walk(self, now: float, *, trusting: bool) -> tuple[list[Candidate], int, int]:
+        """Along the candidates, from the nearest: whom to ask now, how many have answered, and of how many it is still
+        to be hoped. `trusting`: whatever the word is worth on which they are here."""
+        everybody, wanted, asked = self._all, self._wanted, self._asked
+        order, distances = everybody.order, everybody.distances
+        within = self._within if wanted == self._need else 0
+        picked: list[Candidate] = []
+        answered, expected, hoped_for, late, overdue = everybody.settled, 0, 0, 0, 0
+        left = self._max_requests - self.requests
+        for at in range(everybody.settled, len(order)):
+            is_wanted = answered + expected < wanted or distances[at] < within
+            if not is_wanted and answered + expected >= wanted + self._spare:
+                break
+            has_room = left > len(picked) and len(asked) < self._alpha + answered
+            if not has_room and expected + late:
+                break  # whoever else there is: nobody more is asked now, and it is not over
+            candidate = order[at]
             state = candidate.state
             if state is _ANSWERED:
                 answered += 1
             elif state is _LATE:
-                late += 1  # still hoped for, but somebody beyond it is asked in its place
-            elif state is not _FAILED:
+                late += is_wanted  # still hoped for, but somebody beyond it is asked in its place
+            elif state is _OVERDUE:
+                overdue += is_wanted
+            elif state is _ASKED:
                 expected += 1
-                if room > 0 and state is _CANDIDATE:
-                    candidate.state = _ASKED
-                    candidate.asked_at = now
-                    room -= 1
+                hoped_for += is_wanted
+            elif state is _CANDIDATE and (trusting or candidate.may_be_asked):
+                expected += 1
+                hoped_for += is_wanted
+                if has_room:
+                    candidate.ask(now)
                     asked.append(candidate)
-                    picked.append(candidate.contact)
-            # Whoever else there is: nobody more is asked now, and it is not over.
-            if answered + expected >= need or (room <= 0 and expected + late):
-                break
-        self.requests += len(picked)
-        if not expected and not late:
-            self.end = LookupEnd.CLOSEST_ANSWERED if answered >= need else LookupEnd.NOBODY_LEFT
-        elif not picked and self.requests >= self._max_requests and not self._has_pending():
-            self.end = LookupEnd.BUDGET
-        return picked
-
-    def deadline(self, hedge_s: float) -> float:
-        """When `next` must be called again even if nothing was heard."""
-        if not self._asked:
-            return self._deadline
-        return min(self._deadline, self._asked[0].asked_at + hedge_s)
-
-    def on_reply(self, contact: Contact, contacts: list[Contact], record: AnyRecord | None) -> bool:
-        """`contact` answered, naming `contacts` and maybe a verified, unexpired `record` of the target's key.
-
-        True if the record is the newest so far.
-        """
-        candidate = self._by_id.get(contact.id)
-        if candidate is None or candidate.contact != contact:
-            return False
-        if candidate.state is _ASKED:
-            self._asked.remove(candidate)
-        elif candidate.state is not _LATE:
-            return False
-        candidate.state = _ANSWERED
-        candidate.record = record
-        hops = candidate.hops + 1
-        by_id = self._by_id
-        for other in contacts:  # nearly all of them are known by now
-            known = by_id.get(other.id)
-            if known is None or known.contact is not other:
-                self._add(other, hops)
-        if record is None or not is_newer(record, self.record):
-            return False
-        if self.record is not None and self.record.blob == record.blob:
-            return False
-        if self.record is None:
-            self.record_hops = candidate.hops
-        self.record = record
-        return True
-
-    def on_failure(self, contact: Contact) -> None:
-        """`contact` did not answer, or answered nonsense."""
-        candidate = self._by_id.get(contact.id)
-        if candidate is not None and candidate.contact == contact and candidate.state is not _ANSWERED:
-            if candidate.state is _ASKED:
-                self._asked.remove(candidate)
-            candidate.next_address()
-
-    # --- getters ---
-
-    def closest(self, count: int) -> list[Contact]:
-        """The `count` nearest that answered, nearest first."""
-        answered = [c.contact for c in self._order if c.state is _ANSWERED]
-        return answered[:count]
-
-    def answered(self) -> list[Contact]:
-        """All that answered, nearest first."""
-        return [c.contact for c in self._order if c.state is _ANSWERED]
-
-    def unasked(self, count: int) -> list[Contact]:
-        """Those of the `count` nearest that did not fail whom nobody asked yet, nearest first."""
-        nearest = [c for c in self._order if c.state is not _FAILED][:count]
-        return [c.contact for c in nearest if c.state is _CANDIDATE]
-
-    def lacking(self, count: int) -> list[Contact]:
-        """Those of the `count` nearest that answered without the newest record: they are to be repaired."""
-        if self.record is None:
-            return []
-        nearest = [c for c in self._order if c.state is _ANSWERED][:count]
-        return [c.contact for c in nearest if c.record is None or is_newer(self.record, c.record)]
-
-    # --- inside ---
-
-    def _add(self, contact: Contact, hops: int) -> None:
-        known = self._by_id.get(contact.id)
-        if known is not None:
-            self._add_address(known, contact)
-            return
-        if contact.id == self._own_id:
-            return
-        distance = contact.long_id ^ self.target
-        if len(self._order) >= _MAX_CANDIDATES and not self._make_room(distance):
-            return
-        self._by_id[contact.id] = candidate = _Candidate(contact, hops)
-        index = bisect(self._distances, distance)
-        self._distances.insert(index, distance)
-        self._order.insert(index, candidate)
-        if index < self._answered:
-            self._answered = index
-
-    def _add_address(self, known: _Candidate, contact: Contact) -> None:
-        """Somebody may name an honest node at a false address: another address is another chance."""
-        if known.state is _ANSWERED or contact in known.addresses or len(known.addresses) >= _MAX_ADDRESSES:
-            return
-        known.addresses.append(contact)
-        if known.state is _FAILED:
-            known.next_address()
-
-    def _make_room(self, distance: int) -> bool:
-        """Forget the farthest that was not asked, or the farthest that failed, if it is farther than `distance`."""
-        for index in range(len(self._order) - 1, -1, -1):
-            if self._distances[index] <= distance:
-                return False
-            other = self._order[index]
-            if other.state in (_CANDIDATE, _FAILED):
-                del self._order[index]
-                del self._distances[index]
-                del self._by_id[other.contact.id]
-                return True
-        return False
-
-    def _has_pending(self) -> bool:
-        return any(c.state in (_ASKED, _LATE) for c in self._order)
+                    picked.append(candidate)
+        if answered < wanted:
+            late += overdue  # nobody else may be left, and it may be our clock that is quick
+        return picked, answered, hoped_for + late

@@ -15,12 +15,14 @@ from dht_atonce.dht.contact import Contact
 from dht_atonce.dht.crawl import Crawl
 from dht_atonce.dht.family import FamilyServer
 from dht_atonce.dht.gathering import gather, membership_signer
-from dht_atonce.dht.origins import estimate_nodes
+from dht_atonce.dht.notifier import Notifier
 from dht_atonce.dht.own import OwnRecords, Signer
 from dht_atonce.dht.publishing import Publisher, PublishResult
 from dht_atonce.dht.routing import RoutingTable
 from dht_atonce.dht.shared import Shared
 from dht_atonce.dht.upkeep import Upkeep
+from dht_atonce.dht.watcher import KeyWatch, Watcher
+from dht_atonce.dht.watches import KeyChange, WatchEvent
 from dht_atonce.dht.wire import FindNode, Ping
 from dht_atonce.endpoints import Address, Family
 from dht_atonce.errors import WireError
@@ -29,7 +31,9 @@ from dht_atonce.identity import Identity, NodeKey, PeerId
 from dht_atonce.records import GONE, ONLINE, AnyRecord, MembershipRecord, ValueRecord, is_newer, topic_key, value_key
 from dht_atonce.tasks import TaskGroup
 
-__all__ = ["DhtNode", "FindResult", "PublishResult"]
+__all__ = ["DhtNode", "FindResult", "KeyChange", "KeyWatch", "PublishResult", "WatchEvent"]
+
+_KEY_BYTES = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +99,9 @@ class DhtNode:
         self._tasks = TaskGroup()
         self._publisher = Publisher(self.shared, self.servers, (self.incarnation, *past_incarnations))
         self._upkeep = Upkeep(self.shared, self.servers, self._publisher, self._tasks)
+        self._notifier = Notifier(self.shared, self.servers)
+        self._watcher = Watcher(self.shared, self.servers, self._tasks, self._find_in)
+        self.shared.store.on_change = self._on_stored
         self._lookups: asyncio.Semaphore | None = None
 
     # --- life ---
@@ -111,6 +118,8 @@ class DhtNode:
         server.protocol.on_seated = self._on_seated
         server.protocol.on_request = self.on_request
         server.protocol.on_outcome = self.on_outcome
+        server.protocol.operations.on_watch = self._notifier.on_watch
+        self._watcher.attach(server)
         await server.listen(port, interface)
         self.servers[family] = server
         self._upkeep.start()
@@ -119,6 +128,8 @@ class DhtNode:
 
     def stop(self) -> None:
         """Close the sockets and end all tasks, without waiting for them."""
+        self._watcher.stop()
+        self._notifier.stop()
         self._tasks.close()
         self._upkeep.stop()
         for server in self.servers.values():
@@ -145,11 +156,30 @@ class DhtNode:
         """How many nodes have a seat, in the family that has more."""
         return max((len(router) for router in self._routers.values()), default=0)
 
+    @property
+    def watchers(self) -> int:
+        """How many watches other nodes have here."""
+        return len(self._notifier)
+
     def live_contacts(self, limit: int) -> list[Contact]:
         """Seated contacts that are not failing, the most recently heard of first."""
         heard = [seat for router in self._routers.values() for seat in router.live_contacts()]
         heard.sort(key=lambda seat: -seat[0])
         return [contact for _, contact in heard[:limit]]
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether nobody has a seat that is not failing."""
+        return not any(router.live_count for router in self._routers.values())
+
+    def likely_contacts(self, limit: int) -> list[Contact]:
+        """Seated contacts that may well answer: half of them the most recently heard of, then others at random, failing
+        ones last."""
+        live = self.live_contacts(10 * limit)
+        latest, others = live[: limit // 2], live[limit // 2 :]
+        self.shared.host.rng.shuffle(others)
+        failing = [seat.contact for router in self._routers.values() for seat in router if seat.failures]
+        return (latest + others + failing)[:limit]
 
     @property
     def own(self) -> OwnRecords:
@@ -238,6 +268,30 @@ class DhtNode:
             async with asyncio.timeout(timeout_s):
                 await asyncio.gather(*waiting)
 
+    async def reach(self, contacts: list[Contact], timeout_s: float) -> bool:
+        """Ask all of `contacts` at once whether they are there; True as soon as one answers."""
+        pings = [
+            asyncio.ensure_future(server.ask(contact, Ping(0, server.protocol.request_id(), server.protocol.flags)))
+            for contact in contacts
+            if (server := self.servers.get(contact.address.family)) is not None
+        ]
+        try:
+            for answered in asyncio.as_completed(pings, timeout=timeout_s):
+                if await answered is not None:
+                    return True
+        except TimeoutError:
+            pass
+        finally:
+            for ping in pings:
+                ping.cancel()
+        return False
+
+    def on_elsewhere(self, *, moved: bool) -> None:
+        """We slept, or `moved` to another address: forget what holds no longer."""
+        self.shared.known.forget_cookies()
+        if moved:
+            self.shared.observed.forget()
+
     async def refresh(self, target: bytes) -> int:
         """Look up an id for the sake of the tables. Gives how many nodes answered."""
         answered = 0
@@ -257,10 +311,10 @@ class DhtNode:
         """
         began = self.shared.now()
         held = self.shared.store.live(key, self.shared.wall())
-        if held is not None and not fresh:
+        if held is not None and not fresh and self._is_ours(key):
             return FindResult(held, True, 0, 0, 0.0)
         async with self._turn():
-            crawls = [self._find_in(server, key) for server in self.servers.values()]
+            crawls = [self._find_in(server, key, eager=fresh) for server in self.servers.values()]
             record, crawl = await self._newest(crawls) if fresh else await self._first(crawls)
         local = held is not None and is_newer(held, record)
         if local:
@@ -268,6 +322,19 @@ class DhtNode:
         requests = sum(crawl.lookup.requests for crawl in crawls)
         hops = crawl.lookup.record_hops if crawl is not None and not local else 0
         return FindResult(record, local, hops, requests, self.shared.now() - began)
+
+    def watch(self, key: bytes) -> KeyWatch:
+        """Hear of each new record of `key` (20 B), of its goodbye and its expiry, as it happens: an async context
+        manager, and an async iterator of `WatchEvent`.
+
+        The nodes nearest to the key push it, so it takes about one round trip from when they have it; what a push did
+        not bring comes with the next renewal, within two minutes. Several watches of one key share what they cost.
+        Nobody watches a topic's key for us: it has many records, and no newest one.
+        Raises ValueError for what is no key, and on its start beyond 10,000 keys.
+        """
+        if len(key) != _KEY_BYTES:
+            raise ValueError(f"a key has {_KEY_BYTES} bytes")
+        return self._watcher.watch(key)
 
     async def publish(self, key: bytes, sign: Signer, *, is_goodbye: bool = False) -> PublishResult:
         """Say something under our own `key`, now and again at each quarter of the record's life.
@@ -358,9 +425,17 @@ class DhtNode:
             self._lookups = asyncio.Semaphore(self.shared.config.max_lookups)
         return self._lookups
 
-    def _find_in(self, server: FamilyServer, key: bytes) -> Crawl:
-        crawl = server.crawl(key, wants_record=True, want=self._want(server.family))
-        crawl.done.add_done_callback(lambda _: self._repair(server, crawl))
+    def _is_ours(self, key: bytes) -> bool:
+        """Whether its owner tells us of newer records of this key: we said it ourselves, or are among the nearest."""
+        if key in self.own:
+            return True
+        own_id, target = int.from_bytes(self.shared.node_key.id, "big"), int.from_bytes(key, "big")
+        return any(router.is_responsible(own_id, target) for router in self._routers.values())
+
+    def _find_in(self, server: FamilyServer, key: bytes, *, eager: bool = False) -> Crawl:
+        crawl = server.crawl(key, wants_record=True, eager=eager, want=self._want(server.family))
+        crawl.first.add_done_callback(lambda first: self._watcher.on_record(first.result()))
+        crawl.done.add_done_callback(lambda _: self._on_found(server, crawl))
         return crawl
 
     async def _first(self, crawls: list[Crawl]) -> tuple[AnyRecord | None, Crawl | None]:
@@ -384,6 +459,10 @@ class DhtNode:
                 best = (record, crawl)
         return best
 
+    def _on_found(self, server: FamilyServer, crawl: Crawl) -> None:
+        self._watcher.on_record(crawl.lookup.record)
+        self._repair(server, crawl)
+
     def _repair(self, server: FamilyServer, crawl: Crawl) -> None:
         """Give the newest record to those of the nearest that answered without it."""
         record = crawl.lookup.record
@@ -395,9 +474,14 @@ class DhtNode:
 
     def _network_size(self) -> float:
         """How many nodes there seem to be, in the family that has more."""
-        own_id, k = int.from_bytes(self.shared.node_key.id, "big"), self.shared.network.k
-        nearest = [[contact.long_id for contact in server.nearest_to_us()] for server in self.servers.values()]
-        return max((estimate_nodes(own_id, ids, k) for ids in nearest), default=1)
+        return max((router.nodes for router in self._routers.values()), default=1)
+
+    def _on_stored(self, record: AnyRecord, is_over: bool) -> None:
+        if isinstance(record, MembershipRecord):
+            return  # of a topic's key there is no newest record to push
+        self._notifier.on_change(record.key)
+        if not is_over:
+            self._watcher.on_record(record)
 
     def _on_seated(self, contact: Contact) -> None:
         self._upkeep.on_seated(contact)

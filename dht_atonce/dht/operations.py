@@ -4,7 +4,10 @@ No sending, no clock: each handler takes a request and gives a reply.
 """
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Final, NamedTuple
+
+import msgspec
 
 from dht_atonce.config import NetworkConfig
 from dht_atonce.datagrams import MAX_DATAGRAM
@@ -22,6 +25,9 @@ from dht_atonce.dht.wire import (
     Found,
     Members,
     NeedCookie,
+    Noted,
+    NoteOutcome,
+    Notify,
     Ping,
     Pong,
     Refusal,
@@ -31,14 +37,17 @@ from dht_atonce.dht.wire import (
     Store,
     Stored,
     StoreOutcome,
+    Watch,
+    Watching,
 )
 from dht_atonce.endpoints import Family
 from dht_atonce.errors import RecordError
 from dht_atonce.records import RecordParser
 
-__all__ = ["Asked", "Operations"]
+__all__ = ["Asked", "Granted", "Operations"]
 
 _FOUND_OVERHEAD: Final = 58 + 16 + 3 + 72  # header, MAC, prefix, and a FOUND body without contacts and record
+_WATCHING_OVERHEAD: Final = 58 + 16 + 3 + 72  # the same of a WATCHING, without outcomes and records
 _MEMBERS_OVERHEAD: Final = _FOUND_OVERHEAD + 5 + 9  # with `total` and `next`, in place of the record's header
 _CONTACT_SIZE: Final = {Family.IPV4: 40, Family.IPV6: 52}  # with its two bytes of msgpack
 _CHEAP_TOPIC: Final = 100  # members; to put a thousand in order takes 2 ms, which nobody gets for a forged address
@@ -48,7 +57,7 @@ Head = tuple[int, bytes, int, bytes, bytes, int]
 """How each reply begins."""
 
 
-class Asked(NamedTuple):
+class Asked(msgspec.Struct, frozen=True):
     """A request as it came."""
 
     request: Request
@@ -59,6 +68,14 @@ class Asked(NamedTuple):
     """What the reply hands out, maybe nothing."""
     room: int
     """Bytes that the reply's datagram may have."""
+
+
+class Granted(NamedTuple):
+    """What became of a request to watch; the fields of WATCHING."""
+
+    lease_s: int
+    outcomes: bytes
+    records: list[bytes]
 
 
 class Operations:
@@ -84,6 +101,11 @@ class Operations:
         self._counters = counters
         self._flags = FLAG_NO_SEAT if no_seat else 0
         self._stores = stores
+        self.on_watch: Callable[[Contact, Watch, int, float], Granted] | None = None
+        """Grants watches to a sender whose address is proved; told how many bytes there are for records, and Unix
+        seconds. None: nobody can watch here."""
+        self.on_notify: Callable[[Notify, float], bool] | None = None
+        """Hears what is pushed to us, and Unix seconds; gives whether it is watched, and raises `RecordError`."""
 
     def answer(self, asked: Asked, wall: float) -> Reply:
         """The reply to a request; `wall` is Unix seconds."""
@@ -102,10 +124,13 @@ class Operations:
             case FindNode():
                 return self._found(asked, head, request.target, request.want, b"")
             case FindValue():
-                record = self._store.live(request.key, wall)
-                return self._found(asked, head, request.key, request.want, record.blob if record else b"")
+                return self._found(asked, head, request.key, request.want, self._held(request.key, wall))
             case Store():
                 return self._stored(asked, head, request.record, wall)
+            case Watch():
+                return self._watching(asked, head, request, wall)
+            case Notify():
+                return self._noted(head, request, wall)
             case FindMembers():
                 return self._members(asked, head, request, wall)
 
@@ -117,7 +142,7 @@ class Operations:
         return Found(*head, *self._contacts(asked, target, want, room), record)
 
     def _members(self, asked: Asked, head: Head, request: FindMembers, wall: float) -> Members | NeedCookie:
-        roster = self._store.roster(request.key)
+        roster = self._store.roster(request.key) if self._is_responsible(request.key) else None
         if roster is not None and (asked.room < MAX_DATAGRAM or (not asked.proved and len(roster) > _CHEAP_TOPIC)):
             # As above: a page that is cut short would say that the rest is not there.
             return NeedCookie(*head)
@@ -147,6 +172,16 @@ class Operations:
         count = min(MAX_CONTACTS, room // _CONTACT_SIZE[self._family])
         return self._nearest(self._family, long_target, count, asked.sender), others
 
+    def _held(self, key: bytes, wall: float) -> bytes:
+        """The record of `key` that we answer with. What we were given before so many came who are nearer to it may be
+        old by now: its owner does not tell us any more."""
+        record = self._store.live(key, wall)
+        return record.blob if record is not None and self._is_responsible(key) else b""
+
+    def _is_responsible(self, key: bytes) -> bool:
+        router = self._routers[self._family]
+        return router.is_responsible(router.node.long_id, int.from_bytes(key, "big"))
+
     def _nearest(self, family: Family, target: int, count: int, sender: Contact) -> list[bytes]:
         if count <= 0:
             return []
@@ -173,3 +208,19 @@ class Operations:
         if keeping.changed:
             self._counters["dht.stored"] += 1
         return Stored(*head, StoreOutcome.STORED, b"")
+
+    def _watching(self, asked: Asked, head: Head, request: Watch, wall: float) -> Reply:
+        if not asked.proved:
+            return NeedCookie(*head)
+        if not self._stores or self.on_watch is None:
+            return Refused(*head, Refusal.NOT_HERE)
+        room = asked.room - _WATCHING_OVERHEAD - len(request.watches)
+        return Watching(*head, *self.on_watch(asked.sender, request, room, wall))
+
+    def _noted(self, head: Head, request: Notify, wall: float) -> Reply:
+        try:
+            is_watched = self.on_notify is not None and self.on_notify(request, wall)
+        except RecordError as error:
+            self._counters[f"record.{error.reason}"] += 1
+            return Refused(*head, Refusal.BAD_RECORD)
+        return Noted(*head, NoteOutcome.NOTED if is_watched else NoteOutcome.NOT_WATCHED)

@@ -14,18 +14,9 @@ from dht_atonce.config import DhtConfig
 from dht_atonce.endpoints import subnet
 from dht_atonce.records import AnyRecord, ValueRecord
 
-__all__ = ["Origins", "estimate_nodes"]
+__all__ = ["Origins"]
 
 _IDENTITY = 32  # bytes of a key; a subnet has 3 or 6
-
-
-def estimate_nodes(own_id: int, neighbours: list[int], k: int) -> float:
-    """How many nodes there are, from the ids of those nearest to us: at random, k − 1 of n lie within (k − 1)/n of the
-    space. With k = 20 it is off by a quarter in two of three nodes. With fewer neighbours than k, we know them all."""
-    if len(neighbours) < k:
-        return len(neighbours) + 1
-    farthest = max(other ^ own_id for other in neighbours)
-    return max(k, (k - 1) * (1 << 160) / farthest)
 
 
 class Origins:

@@ -79,6 +79,11 @@ class KnownAddresses:
         if row >= 0:
             self._cookie_at[row] = _NEVER
 
+    def forget_cookies(self) -> None:
+        """We are at another address, or slept: none of them holds any more."""
+        for row in range(len(self._cookie_at)):
+            self._cookie_at[row] = _NEVER
+
     def cookie(self, contact: Contact, now: float) -> bytes:
         """A cookie that its issuer will still take, or b""."""
         row = self._row(contact)
@@ -110,12 +115,16 @@ class KnownAddresses:
         self._hedge_s = max(self._config.min_hedge_s, self._config.hedge_factor * percentile)
 
     def timeout_s(self, contact: Contact) -> float:
-        """Retransmission timeout: it decides failure."""
-        row = self._row(contact)
-        if row < 0 or self._srtt[row] < 0:
-            return self._config.first_timeout_s
-        timeout_s = self._srtt[row] + 4 * self._rttvar[row]
-        return min(self._config.max_timeout_s, max(self._config.min_timeout_s, timeout_s))
+        """Retransmission timeout: it decides failure. Towards a stranger it is what would be a long one for most whom
+        we know, once some are known."""
+        config, row = self._config, self._row(contact)
+        if row >= 0 and self._srtt[row] >= 0:
+            timeout_s = self._srtt[row] + 4 * self._rttvar[row]
+        elif self._seen >= _RESORT:
+            timeout_s = config.stranger_factor * self._hedge_s
+        else:
+            return config.first_timeout_s
+        return min(config.max_timeout_s, max(config.min_timeout_s, timeout_s))
 
     @property
     def hedge_s(self) -> float:
@@ -181,6 +190,10 @@ class ObservedAddress:
         latest = voices.latest()
         # They mostly say the same: one object is enough.
         voices.on_voice(key, raw if latest is None or latest != raw else latest)
+
+    def forget(self) -> None:
+        """We are elsewhere: what was said so far is of no use."""
+        self._voices.clear()
 
     def ip(self, family: Family) -> str | None:
         """Our IP in `family`, None before anybody spoke."""

@@ -1,7 +1,8 @@
 """The sealed RPC of one socket: who asked what of whom, and which bytes answer it.
 
-A datagram is opened, its body read against a schema, and a reply matched on request id, address and key; all else is
-dropped and counted. What we ask, `requests` keeps; what is answered, `operations` says; who gets a seat, `routing`.
+A datagram is let in or not, opened, its body read against a schema, and a reply matched on request id, address and key;
+all else is dropped and counted. Who may ask how much, `gate` says; what we ask, `requests` keeps; what is answered,
+`operations` says; who gets a seat, `routing`.
 """
 
 from collections.abc import Callable
@@ -11,12 +12,26 @@ from kademlia.protocol import KademliaProtocol
 
 from dht_atonce.codec import decode, encode
 from dht_atonce.datagrams import MAX_DATAGRAM, DatagramSocket
-from dht_atonce.dht.contact import Contact, contact_at
+from dht_atonce.dht.contact import Contact, contact_at, stranger_at
 from dht_atonce.dht.cookies import Proof
+from dht_atonce.dht.gate import Verdict
 from dht_atonce.dht.operations import Asked, Operations
+from dht_atonce.dht.reach import QUIET_S
 from dht_atonce.dht.requests import Answer, OnAnswer, Outstanding, Requests
 from dht_atonce.dht.routing import RoutingTable, Seating
-from dht_atonce.dht.sealing import COOKIE_SIZE, NONCE_SIZE, Opened, PacketType, answer_key_request, read_key_reply
+from dht_atonce.dht.sealing import (
+    COOKIE_SIZE,
+    MIN_DATAGRAM,
+    NONCE_SIZE,
+    Opened,
+    PacketType,
+    answer_key_request,
+    answer_with_cookie,
+    read_cookie_answer,
+    read_key_reply,
+    request_header,
+    sender_of,
+)
 from dht_atonce.dht.shared import Shared
 from dht_atonce.dht.wire import (
     FLAG_NO_SEAT,
@@ -26,6 +41,8 @@ from dht_atonce.dht.wire import (
     Found,
     Members,
     NeedCookie,
+    Noted,
+    Notify,
     Ping,
     Pong,
     Refused,
@@ -33,15 +50,16 @@ from dht_atonce.dht.wire import (
     Request,
     Store,
     Stored,
+    Watch,
+    Watching,
     reply_decoder,
     request_decoder,
 )
-from dht_atonce.endpoints import Address, Family, is_acceptable
+from dht_atonce.endpoints import Address, Family, is_acceptable, pack_address
 from dht_atonce.errors import WireError
 
 __all__ = ["Answer", "OnAnswer", "SealedProtocol"]
 
-_MIN_PACKET = 58
 _UNPROVED_FACTOR = 3  # the 3× rule
 
 _EXPECTED: dict[type[Any], tuple[type[Any], ...]] = {
@@ -49,12 +67,16 @@ _EXPECTED: dict[type[Any], tuple[type[Any], ...]] = {
     FindNode: (Found, Refused),
     FindValue: (Found, Refused),
     Store: (Stored, Refused),
+    Watch: (Watching, Refused),
+    Notify: (Noted, Refused),
     FindMembers: (Members, Refused),
 }
 
 # Read from their classes, these cost more than what is done with them for each packet.
 _REQUEST, _REPLY = PacketType.REQUEST, PacketType.REPLY
-_KEY_REQUEST, _KEY_REPLY = PacketType.KEY_REQUEST, PacketType.KEY_REPLY
+_KEY_REQUEST, _KEY_REPLY, _COOKIE = PacketType.KEY_REQUEST, PacketType.KEY_REPLY, PacketType.COOKIE
+_REQUESTS = (int(_REQUEST), _REQUEST | 0x80)  # without and with a cookie
+_PASS, _SEND_COOKIE = Verdict.PASS, Verdict.COOKIE
 _UNPROVED, _CURRENT = Proof.NONE, Proof.CURRENT
 _KEPT = Seating.KEPT
 
@@ -82,7 +104,7 @@ class SealedProtocol(KademliaProtocol):
         self._outstanding = self._requests.waiting
         self.router = RoutingTable(own, shared.network.k, shared.config, local=shared.network.local, now=shared.now())
         routers[family] = self.router
-        self._operations = Operations(
+        self.operations = Operations(
             family,
             routers,
             shared.store,
@@ -97,6 +119,8 @@ class SealedProtocol(KademliaProtocol):
         self.on_request: Callable[[Contact, bool, bool], None] | None = None
         """Told of each request that could be read: from whom, whether the address was proved, and whether it takes
         seats."""
+        self.on_stranger: Callable[[float], None] | None = None
+        """Told when a request comes from somebody of whom we have heard nothing for a while."""
         self.on_outcome: Callable[[Contact, bool], None] | None = None
         """Told of each of our requests that ended: whom it went to, and whether it was answered."""
 
@@ -159,53 +183,85 @@ class SealedProtocol(KademliaProtocol):
         counters = self._counters
         counters["dht.received"] += 1
         counters["dht.received_bytes"] += size
-        if not _MIN_PACKET <= size <= MAX_DATAGRAM:
-            self._counters["dht.short" if size < _MIN_PACKET else "dht.long"] += 1
+        if not MIN_DATAGRAM <= size <= MAX_DATAGRAM:
+            counters["dht.short" if size < MIN_DATAGRAM else "dht.long"] += 1
             return
         if data[0] != 1:
-            self._counters["dht.unknown_major"] += 1
+            counters["dht.unknown_major"] += 1
             return
         if not is_acceptable(addr, local=self._local):
-            self._counters["dht.bad_address"] += 1
+            counters["dht.bad_address"] += 1
             return
+        kind = data[1]
         try:
-            if data[1] == _KEY_REQUEST:
-                self._on_key_request(data, addr)
+            if kind == _REPLY:
+                if not self._requests.expects(sender_of(data), addr):
+                    counters["dht.unasked"] += 1
+                    return
+                opened = self._shared.sealer.open(data)
+                reply = decode(reply_decoder, opened.body)
+            elif kind in _REQUESTS:
+                self._on_request_packet(data, addr)
                 return
-            if data[1] == _KEY_REPLY:
-                self._requests.on_key(*read_key_reply(data), addr)
+            else:
+                self._on_plain(kind, data, addr)
                 return
-            opened = self._shared.sealer.open(data)
-            if opened.type is _REQUEST:
-                self._on_request(opened, contact_at(opened.sender, addr), size)
-                return
-            reply = decode(reply_decoder, opened.body)
         except WireError:
-            self._counters["dht.unreadable"] += 1
+            counters["dht.unreadable"] += 1
             return
         self._on_reply(reply, opened.sender, addr)
 
-    def _on_key_request(self, data: bytes, source: Address) -> None:
-        reply = answer_key_request(data, self._shared.network.network_id, self._shared.node_key.public)
-        if self._socket is not None:
-            self._socket.send(reply, source)
+    def _on_plain(self, kind: int, data: bytes, source: Address) -> None:
+        """What is not sealed."""
+        shared = self._shared
+        if kind == _KEY_REQUEST:
+            reply = answer_key_request(data, shared.network.network_id, shared.node_key.public)
+            verdict = shared.gate.on_key_request(pack_address(source), shared.now())
+            if verdict is not _PASS:
+                self._counters[f"dht.{verdict.value}"] += 1
+            elif self._socket is not None:
+                self._socket.send(reply, source)
+        elif kind == _KEY_REPLY:
+            self._requests.on_key(*read_key_reply(data), source)
+        elif kind == _COOKIE:
+            self._requests.on_cookie(*read_cookie_answer(data), source)
+        else:
+            raise WireError("unknown type")
 
-    def _on_request(self, opened: Opened, sender: Contact, size: int) -> None:
+    def _on_request_packet(self, data: bytes, source: Address) -> None:
+        """A REQUEST: let in or not by what its header says, before a public-key operation."""
+        shared = self._shared
+        key, cookie = request_header(data)
+        now = shared.now()
+        proof = shared.cookies.check(cookie, source, key, now)
+        is_proved = proof is not _UNPROVED
+        verdict = shared.gate.on_request(key, pack_address(source), is_proved=is_proved, now=now)
+        if verdict is _PASS:
+            opened = shared.sealer.open(data)
+            self._on_request(opened, (contact_at if is_proved else stranger_at)(key, source), proof, len(data), now)
+            return
+        self._counters[f"dht.{verdict.value}"] += 1
+        if verdict is _SEND_COOKIE and self._socket is not None:
+            answer = answer_with_cookie(data, shared.cookies.issue(source, key, now))
+            self._counters["dht.sent_bytes"] += len(answer)
+            self._socket.send(answer, source)
+
+    def _on_request(self, opened: Opened, sender: Contact, proof: Proof, size: int, now: float) -> None:
         shared = self._shared
         request = decode(request_decoder, opened.body)
-        now = shared.now()
-        proof = shared.cookies.check(opened.cookie, sender.address, sender.key, now)
         takes_seats = not request.flags & FLAG_NO_SEAT
+        if self.on_stranger is not None and not self._was_heard_of(sender, now):
+            self.on_stranger(now)
         if proof is not _UNPROVED:
             self._on_proved(sender, takes_seats, now)
             proved = True
         else:
             # It answered us from there a moment ago: whoever hands a record to a newcomer that asked it has no cookie
             # of the newcomer's yet, and a fifth of all requests of a growing network would be made twice.
-            proved = self.router.proved_within(sender, self._shared.config.cookie_use_s, now)
+            proved = self.router.proved_within(sender, shared.config.cookie_use_s, now)
         cookie = b"" if proof is _CURRENT else shared.cookies.issue(sender.address, sender.key, now)
         room = MAX_DATAGRAM if proved else min(MAX_DATAGRAM, _UNPROVED_FACTOR * size)
-        reply = self._operations.answer(Asked(request, sender, proved, cookie, room), shared.wall())
+        reply = self.operations.answer(Asked(request, sender, proved, cookie, room), shared.wall())
         datagram = shared.sealer.seal(_REPLY, sender.key, encode(reply), shared.host.rng.randbytes(NONCE_SIZE))
         if len(datagram) > room:
             self._counters["dht.over_room"] += 1
@@ -216,6 +272,9 @@ class SealedProtocol(KademliaProtocol):
             self._socket.send(datagram, sender.address)
         if self.on_request is not None:
             self.on_request(sender, proved, takes_seats)
+
+    def _was_heard_of(self, sender: Contact, now: float) -> bool:
+        return self.router.proved_within(sender, QUIET_S, now) or bool(self._shared.known.cookie(sender, now))
 
     def _on_reply(self, reply: Reply, key: bytes, source: Address) -> None:
         shared = self._shared
@@ -231,9 +290,13 @@ class SealedProtocol(KademliaProtocol):
         has_cookie = len(reply.cookie) == COOKIE_SIZE
         if has_cookie:
             shared.known.on_cookie(sender, reply.cookie, now)
-        shared.observed.on_you(sender.key, reply.you)
-        # Half of the round trip passed since they looked at their clock.
-        shared.skew.on_time(sender.key, reply.time_ms / 1000 + rtt_s / 2, shared.host.clock.wall())
+        elif outstanding.cookie and outstanding.cookie == outstanding.cookie_packet:
+            shared.known.on_cookie(sender, outstanding.cookie_packet, outstanding.sent_at)
+        if not isinstance(outstanding.request, Notify):
+            # Those we chose to ask have a voice. Whom we notify chose us, and may come in any number.
+            shared.observed.on_you(sender.key, reply.you)
+            # Half of the round trip passed since they looked at their clock.
+            shared.skew.on_time(sender.key, reply.time_ms / 1000 + rtt_s / 2, shared.host.clock.wall())
         self._on_proved(sender, not reply.flags & FLAG_NO_SEAT, now)
         if has_cookie and isinstance(reply, NeedCookie) and not outstanding.needs_cookie_again:
             outstanding.needs_cookie_again = True
@@ -250,6 +313,7 @@ class SealedProtocol(KademliaProtocol):
         """It is who and where it says."""
         if not self._local:  # where there is a budget for those who have not proved themselves
             self._shared.unproved.on_proved(contact.address.ip)
+        self._shared.gate.on_proved(contact.key, now)
         if takes_seats and self.router.on_proved(contact, now) is not _KEPT:
             self.tell_seated()
 

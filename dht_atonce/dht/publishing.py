@@ -14,6 +14,8 @@ from dht_atonce.records import AnyRecord
 
 __all__ = ["PublishResult", "Publisher"]
 
+SPARE = 5  # one more replica for so many
+
 
 @dataclass(frozen=True, slots=True)
 class PublishResult:
@@ -104,7 +106,9 @@ class Publisher:
     async def _find_nearest(self, key: bytes) -> dict[FamilyServer, Crawl]:
         most = self._shared.config.publish_max_requests
         crawls = {
-            server: server.crawl(key, wants_record=True, all_nearest=True, max_requests=most)
+            server: server.crawl(
+                key, wants_record=True, all_nearest=True, need=self._replicas, eager=True, max_requests=most
+            )
             for server in self._servers.values()
         }
         for crawl in crawls.values():
@@ -117,13 +121,22 @@ class Publisher:
         """Store at the nearest of each family; gives how many were asked, and a newer record if one is held."""
         asked, newer = 0, None
         for server, crawl in crawls.items():
-            round_ = await server.store_at(crawl.lookup.closest(self._shared.network.k), record)
+            lookup = crawl.lookup
+            # Whoever else holds an older one shall not answer with it.
+            nearest = dict.fromkeys([*lookup.closest(self._replicas, server.region), *lookup.holders()])
+            round_ = await server.store_at(list(nearest), record)
             asked += round_.asked
             newer = round_.newer or newer
             own.passed_over += round_.passed_over
             for node_id in round_.confirmed:
                 self.own.on_stored(key, node_id)
         return asked, newer
+
+    @property
+    def _replicas(self) -> int:
+        """k, and some more: who is next to the k nearest may not know it, and answer with what it held before."""
+        k = self._shared.network.k
+        return k + k // SPARE
 
     def _check_conflict(self, newer: AnyRecord) -> None:
         if newer.incarnation not in self._incarnations and self.on_conflict is not None:

@@ -7,15 +7,16 @@ it ends a request.
 import asyncio
 import heapq
 from collections.abc import Callable
-from typing import NamedTuple
+
+import msgspec
 
 from dht_atonce.codec import encode
 from dht_atonce.datagrams import DatagramSocket
 from dht_atonce.dht.contact import Contact, shared_contact
-from dht_atonce.dht.sealing import MIN_UNPROVED_FIND, NONCE_SIZE, PacketType, key_request
+from dht_atonce.dht.sealing import MIN_UNPROVED_FIND, NONCE_SIZE, PacketType, key_request, nonce_of
 from dht_atonce.dht.shared import Shared
 from dht_atonce.dht.wire import FindMembers, FindNode, FindValue, Reply, Request
-from dht_atonce.endpoints import Address
+from dht_atonce.endpoints import Address, pack_address
 from dht_atonce.errors import WireError
 
 __all__ = ["Answer", "OnAnswer", "Outstanding", "Requests"]
@@ -23,7 +24,7 @@ __all__ = ["Answer", "OnAnswer", "Outstanding", "Requests"]
 _REQUEST = PacketType.REQUEST
 
 
-class Answer(NamedTuple):
+class Answer(msgspec.Struct, frozen=True):
     """A reply that was waited for."""
 
     reply: Reply
@@ -42,6 +43,7 @@ class Outstanding:
     __slots__ = (
         "contact",
         "cookie",
+        "cookie_packet",
         "datagram",
         "deadline",
         "needs_cookie_again",
@@ -61,6 +63,8 @@ class Outstanding:
         self.tries = 0
         self.deadline = 0.0
         self.needs_cookie_again = False
+        self.cookie_packet = b""
+        """The cookie that came unsealed: it is remembered once a sealed answer shows that it was the node's."""
 
 
 class Requests:
@@ -78,6 +82,10 @@ class Requests:
     ) -> None:
         self.waiting: dict[bytes, Outstanding] = {}
         """By request id."""
+        # What may arrive: who is asked, as often as it is, and the request that was sent with a nonce. An answer that
+        # is in neither costs nothing.
+        self._expected: dict[bytes, int] = {}
+        self._nonces: dict[bytes, bytes] = {}
         self._shared = shared
         self._counters = shared.counters
         self._on_unanswered = on_unanswered
@@ -116,6 +124,8 @@ class Requests:
             self._loop.call_soon(on_answer, None)
             return
         outstanding = self.waiting[request.request_id] = Outstanding(shared_contact(contact), request, on_answer)
+        packed = outstanding.contact.packed
+        self._expected[packed] = self._expected.get(packed, 0) + 1
         self._send(request.request_id, outstanding, self._shared.now())
 
     def ask_again(self, request_id: bytes, outstanding: Outstanding, now: float) -> None:
@@ -123,9 +133,31 @@ class Requests:
         outstanding.tries = 0
         self._send(request_id, outstanding, now)
 
+    def expects(self, key: bytes, source: Address) -> bool:
+        """Whether a request waits for an answer from the holder of this node key at `source`."""
+        return key + pack_address(source) in self._expected
+
+    def on_cookie(self, nonce: bytes, cookie: bytes, source: Address) -> None:
+        """Whoever we asked with `nonce` has more strangers than it can open boxes of, and wants `cookie` (16 B) first.
+
+        Who does not see what we send cannot know the nonce."""
+        request_id = self._nonces.get(nonce)
+        outstanding = self.waiting.get(request_id) if request_id is not None else None
+        if request_id is None or outstanding is None or outstanding.contact.address != source:
+            self._counters["dht.unasked"] += 1
+            return
+        if outstanding.cookie_packet:
+            self._counters["dht.cookie_refused"] += 1
+            return
+        self._counters["dht.asked_for_cookie"] += 1
+        outstanding.cookie_packet = cookie
+        if not self._shared.network.local:
+            self._shared.unproved.on_proved(source.ip)
+        self.ask_again(request_id, outstanding, self._shared.now())
+
     def end(self, request_id: bytes, answer: Answer | None) -> None:
         """It was answered, maybe by something useless. `on_answer` is called before this returns."""
-        outstanding = self.waiting.pop(request_id)
+        outstanding = self._forget(request_id)
         self._on_end(outstanding.contact, answer is not None)
         outstanding.on_answer(answer)
 
@@ -159,19 +191,31 @@ class Requests:
 
     # --- inside ---
 
+    def _forget(self, request_id: bytes) -> Outstanding:
+        """It waits no longer."""
+        outstanding = self.waiting.pop(request_id)
+        packed = outstanding.contact.packed
+        left = self._expected[packed] - 1
+        if left:
+            self._expected[packed] = left
+        else:
+            del self._expected[packed]
+        self._nonces.pop(nonce_of(outstanding.datagram), None)
+        return outstanding
+
     def _send(self, request_id: bytes, outstanding: Outstanding, now: float) -> None:
         shared, contact, request = self._shared, outstanding.contact, outstanding.request
-        cookie = outstanding.cookie = shared.known.cookie(contact, now)
+        # What came sealed, with NEED_COOKIE, is truer.
+        unsealed = b"" if outstanding.needs_cookie_again else outstanding.cookie_packet
+        cookie = outstanding.cookie = unsealed or shared.known.cookie(contact, now)
+        self._nonces.pop(nonce_of(outstanding.datagram), None)
         padded = not cookie and isinstance(request, FindNode | FindValue | FindMembers)
         try:
+            nonce = shared.host.rng.randbytes(NONCE_SIZE)
             outstanding.datagram = shared.sealer.seal(
-                _REQUEST,
-                contact.key,
-                encode(request),
-                shared.host.rng.randbytes(NONCE_SIZE),
-                cookie,
-                MIN_UNPROVED_FIND if padded else 0,
+                _REQUEST, contact.key, encode(request), nonce, cookie, MIN_UNPROVED_FIND if padded else 0
             )
+            self._nonces[nonce] = request_id
         except WireError:
             outstanding.datagram = b""  # a contact whose key cannot be used: the tries send nothing, and it fails
         self._try(request_id, outstanding, now)
@@ -184,7 +228,8 @@ class Requests:
 
     def _try(self, request_id: bytes, outstanding: Outstanding, now: float) -> None:
         shared, contact = self._shared, outstanding.contact
-        timeout_s = shared.known.timeout_s(contact) * (1 << outstanding.tries)
+        # The second try waits no longer: until it is over the first may be answered too.
+        timeout_s = shared.known.timeout_s(contact)
         outstanding.tries += 1
         outstanding.sent_at = now
         if self._socket is not None and outstanding.datagram and self._may_send(contact.address, now):
@@ -235,6 +280,6 @@ class Requests:
         self._fail(request_id)
 
     def _fail(self, request_id: bytes) -> None:
-        outstanding = self.waiting.pop(request_id)
+        outstanding = self._forget(request_id)
         self._on_end(outstanding.contact, False)
         self._loop.call_soon(outstanding.on_answer, None)

@@ -4,8 +4,8 @@ Kademlia (Maymounkov and Mazières 2002), sections 2.2, 2.4 and 4.2, on `kademli
 
 - A seat needs proof of the address, which the caller has: only `on_proved` seats.
 - Nothing here sends or starts a task; each input says what happened (rust-libp2p's `kbucket`).
-- One lost packet evicts nobody. A *failing* contact is asked last and never passed on; it goes after three failures and
-  either a verified replacement or 15 minutes. While everybody fails, the fault is ours, and nobody's failures count.
+- One lost packet evicts nobody. A *failing* contact is asked last and never passed on; it goes after three failures.
+  While everybody fails, the fault is ours, and nobody's failures count.
 - The k nearest are the true k nearest, found in a sorted list of ids: the smallest subtree round the target that holds
   k of them is one slice of it, and only that slice is sorted by distance.
 - A seat is an index of three lists in step (id, contact, time), 24 B: a bucket is a slice of them and keeps no seats
@@ -14,6 +14,7 @@ Kademlia (Maymounkov and Mazières 2002), sections 2.2, 2.4 and 4.2, on `kademli
   queries.
 """
 
+import math
 from array import array
 from bisect import bisect_left, bisect_right
 from collections import Counter
@@ -25,13 +26,16 @@ from kademlia.routing import RoutingTable as StockRoutingTable
 from dht_atonce.config import DhtConfig
 from dht_atonce.dht.buckets import ID_BITS, KBucket, Seat
 from dht_atonce.dht.contact import Contact
+from dht_atonce.dht.density import CROWDED, network_size, radius
+from dht_atonce.dht.sorted_ids import count_nearer, smallest_subtree
 from dht_atonce.endpoints import subnet
 
 __all__ = ["ID_BITS", "KBucket", "RoutingTable", "Seat", "Seating"]
 
-_FEW = 4  # ids that are sooner compared one by one than parted further
 _SPLIT_EVERY = 5  # Kademlia section 4.2, b = 5: buckets away from us are split to depths that are multiples of it
-_MAX_SEATED = 4096  # news of seats that nobody fetched
+_UNSURE = 5  # one in so many of the k nearest to a key may be nearer than we know of
+_MAX_NEWS = 4096  # of seats, that nobody fetched
+_LONG_S = 60.0  # who failed for longer has missed what newcomers are told
 _ALL = 1 << ID_BITS
 
 
@@ -62,7 +66,7 @@ class RoutingTable(StockRoutingTable):
         self._config = config
         self._local = local
         self._created = now
-        self._failed_in_a_row = 0
+        self._answered_at = -math.inf
         self.left = 0
         """How often a live seat was lost: its node began to fail, or it went."""
         super().__init__(None, ksize, own)
@@ -80,7 +84,10 @@ class RoutingTable(StockRoutingTable):
         self._failing: dict[int, Seat] = {}
         self._subnets: Counter[bytes] | None = None if self._local else Counter()
         self._seated: list[Contact] = []
+        self._gone: list[Contact] = []
+        # Worked out when they are asked for: the distance of the k-th neighbour, the size of the network
         self._reach: int | None = None
+        self._nodes: float | None = None
 
     # --- getters ---
 
@@ -129,6 +136,21 @@ class RoutingTable(StockRoutingTable):
         first, last = self._span(bucket)
         return last - first + len(self._failing_in(bucket))
 
+    @property
+    def live_count(self) -> int:
+        """How many seats are not failing."""
+        return len(self._live)
+
+    def failing(self) -> list[Contact]:
+        """Those who did not answer lately, the longest failing first."""
+        return [seat.contact for seat in self._failing.values()]
+
+    def unheard(self, since: float, most: int) -> list[Contact]:
+        """Up to `most` live ones that were not heard since then, the longest silent first."""
+        silent = [at for at, heard in enumerate(self._heard) if heard < since]
+        silent.sort(key=self._heard.__getitem__)
+        return [self._contacts[at] for at in silent[:most]]
+
     def live_contacts(self) -> list[tuple[float, Contact]]:
         """All contacts that are not failing, and when each answered last."""
         return list(zip(self._heard, self._contacts, strict=True))
@@ -141,7 +163,7 @@ class RoutingTable(StockRoutingTable):
         Failing ones are left out, since they must not be passed on; with `failing` they follow behind all others.
         """
         k = k or self.ksize
-        first, last = self._smallest_subtree(target, k if exclude is None else k + 1)
+        first, last = smallest_subtree(self._live, target, k if exclude is None else k + 1)
         contacts = self._contacts[first:last]
         distance = list(map(target.__xor__, self._live[first:last])).__getitem__
         found = [contacts[at] for at in sorted(range(last - first), key=distance)[: k + 1]]
@@ -163,27 +185,26 @@ class RoutingTable(StockRoutingTable):
     def count_nearer(self, target: int, than: int, most: int) -> int:
         """How many seats that are not failing are nearer to `target` than the id `than` is; no more than `most` are
         counted, or a few above it."""
-        # Down the tree towards `than`: where it and the target part, the whole half of the target is nearer.
-        live, distance, count = self._live, target ^ than, 0
-        first, last, bits = 0, len(live), ID_BITS
-        while distance and count < most and last - first > _FEW:
-            # On the way to the next such parting, only what shares its path is left.
-            bits = distance.bit_length() - 1
-            distance ^= 1 << bits
-            lower = than >> bits << bits
-            nearer = lower ^ (1 << bits)
-            if nearer < lower:
-                cut = bisect_left(live, lower, first, last)
-                count += cut - bisect_left(live, nearer, first, cut)
-                first, last = cut, bisect_left(live, lower + (1 << bits), cut, last)
-            else:
-                cut = bisect_left(live, nearer, first, last)
-                count += bisect_left(live, nearer + (1 << bits), cut, last) - cut
-                first, last = bisect_left(live, lower, first, cut), cut
-        if count < most and first < last:
-            within = target ^ than
-            count += sum(1 for long_id in live[first:last] if long_id ^ target < within)
-        return count
+        return count_nearer(self._live, target, than, most)
+
+    def is_responsible(self, long_id: int, target: int) -> bool:
+        """Whether the node `long_id` (we, or one of the table) is surely one of those that the owner of `target`'s
+        record stores it at.
+
+        It is if it is among the nearest, with some room, since we need not know all who are nearer; and if it is so
+        near that only somebody who chose his ids could have k nearer ones.
+        """
+        k = self.ksize
+        if self.count_nearer(target, long_id, k) < k - k // _UNSURE:
+            return True
+        return long_id ^ target < CROWDED * radius(self.nodes, k)
+
+    @property
+    def nodes(self) -> float:
+        """How many nodes the network has, about, with ourselves."""
+        if self._nodes is None:
+            self._nodes = network_size(self._live, self.node.long_id, self.ksize)
+        return self._nodes
 
     def lonely_buckets(self, now: float) -> list[KBucket]:  # type: ignore[override] # is told the time
         """Buckets in which no lookup of ours ended for `refresh_s`."""
@@ -193,7 +214,7 @@ class RoutingTable(StockRoutingTable):
 
     def on_proved(self, contact: Contact, now: float) -> Seating:
         """`contact` answered us, or asked with a valid cookie: it is who and where it says."""
-        self._failed_in_a_row = 0
+        self._answered_at = now
         long_id, live = contact.long_id, self._live
         at = bisect_left(live, long_id)
         if at < len(live) and live[at] == long_id:
@@ -207,6 +228,8 @@ class RoutingTable(StockRoutingTable):
         seat = self._failing.pop(long_id, None) if self._failing else None
         if seat is not None:
             self._enter_live(seat.contact, now)
+            if now - seat.failing_since > _LONG_S:
+                self._tell_seated(seat.contact)
             if seat.contact.address == contact.address:
                 return Seating.KEPT
             return self._move(self._live_at(long_id), contact, now)
@@ -217,26 +240,23 @@ class RoutingTable(StockRoutingTable):
         bucket = self._bucket(contact.long_id)
         if bucket.waiting and any(waiting == contact for waiting in bucket.waiting):
             bucket.forget(contact.id)
-        self._failed_in_a_row += 1
         at = self._live_at(contact.long_id)
         seat = Seat(self._contacts[at], self._heard[at]) if at >= 0 else self._failing.get(contact.long_id)
         # At another address it is not the contact that we know which failed.
         if seat is None or seat.contact.address != contact.address:
             return
-        if self._failed_in_a_row > self._config.everybody_fails and seat.failures:
+        if seat.failures and now - self._answered_at > self._config.witness_s:
             return
         if not seat.failures:
             seat.failing_since = now
             self._leave_live(at)
             self._failing[contact.long_id] = seat
         seat.failures += 1
-        if self._may_go(seat, now, replaced=bool(bucket.waiting)):
+        if seat.failures >= self._config.failures_to_go:
+            if len(self._gone) >= _MAX_NEWS:
+                del self._gone[0]
+            self._gone.append(seat.contact)
             self._remove(bucket, seat)
-
-    def expire(self, now: float) -> None:
-        """Remove who has been failing for too long."""
-        for seat in [s for s in self._failing.values() if self._may_go(s, now, replaced=False)]:
-            self._remove(self._bucket(seat.contact.long_id), seat)
 
     def on_lookup_done(self, target: int, now: float) -> None:
         """A lookup of our own for `target` ended."""
@@ -248,14 +268,19 @@ class RoutingTable(StockRoutingTable):
 
     def remove_contact(self, node: Contact) -> None:
         """Refused: in the stock table one lost packet takes the seat away."""
-        raise TypeError("a seat is lost by on_failure() and expire()")
+        raise TypeError("a seat is lost by on_failure()")
 
     # --- drain ---
 
     def take_seated(self) -> list[Contact]:
-        """Who newly got a seat since the last call, at once or after waiting for one."""
+        """Who got a seat since the last call, at once or after waiting for one, or answered again after long."""
         seated, self._seated = self._seated, []
         return seated
+
+    def take_gone(self) -> list[Contact]:
+        """Who lost its seat, since it did not answer, since the last call."""
+        gone, self._gone = self._gone, []
+        return gone
 
     # --- inside ---
 
@@ -280,24 +305,6 @@ class RoutingTable(StockRoutingTable):
         lower, upper = bucket.range
         return [long_id for long_id in self._failing if lower <= long_id <= upper]
 
-    def _smallest_subtree(self, target: int, count: int) -> tuple[int, int]:
-        """The slice of the smallest subtree round `target` that holds at least `count`; all, if there are fewer."""
-        live = self._live
-        first, last, lower, half = 0, len(live), 0, _ALL >> 1
-        while half:
-            middle = lower | half
-            cut = bisect_left(live, middle, first, last)
-            if target >= middle:
-                if last - cut < count:
-                    break
-                first, lower = cut, middle
-            else:
-                if cut - first < count:
-                    break
-                last = cut
-            half >>= 1
-        return first, last
-
     def _seat(self, contact: Contact, now: float) -> Seating:
         while True:
             index = self.get_bucket_for(contact)
@@ -307,12 +314,6 @@ class RoutingTable(StockRoutingTable):
                 return Seating.REFUSED
             if len(bucket) < self.ksize:
                 self._take_seat(contact, now)
-                return Seating.SEATED
-            broken = [self._failing[long_id] for long_id in self._failing_in(bucket)]
-            broken = [seat for seat in broken if self._may_go(seat, now, replaced=True)]
-            if broken:
-                bucket.wait(contact, now)
-                self._remove(bucket, min(broken, key=lambda seat: seat.last_answer))
                 return Seating.SEATED
             splits = bucket.has_in_range(self.node) or bucket.depth() % _SPLIT_EVERY != 0 or self._is_neighbour(contact)
             if not splits or bucket.bits == 0:
@@ -337,10 +338,15 @@ class RoutingTable(StockRoutingTable):
         """Whether `contact` is among the k nearest to us: they all have seats, whatever bucket must be split for it
         (Kademlia section 2.4)."""
         own: int = self.node.long_id
+        return contact.long_id ^ own < self._neighbourhood()
+
+    def _neighbourhood(self) -> int:
+        """The distance of the k-th of our neighbours; all ids, while there are fewer."""
         if self._reach is None:
+            own: int = self.node.long_id
             nearest = self.find_neighbors(own)
             self._reach = _ALL if len(nearest) < self.ksize else nearest[-1].long_id ^ own
-        return contact.long_id ^ own < self._reach
+        return self._reach
 
     def _split(self, index: int) -> None:
         halves = self.buckets[index].halves()
@@ -360,11 +366,14 @@ class RoutingTable(StockRoutingTable):
                     self._take_seat(*waited)
 
     def _take_seat(self, contact: Contact, heard: float) -> None:
-        if len(self._seated) >= _MAX_SEATED:
-            del self._seated[0]
-        self._seated.append(contact)
+        self._tell_seated(contact)
         self._enter_live(contact, heard)
         self._enter_subnet(contact)
+
+    def _tell_seated(self, contact: Contact) -> None:
+        if len(self._seated) >= _MAX_NEWS:
+            del self._seated[0]
+        self._seated.append(contact)
 
     def _remove(self, bucket: KBucket, seat: Seat) -> None:
         if self._failing.pop(seat.contact.long_id, None) is None:
@@ -377,17 +386,12 @@ class RoutingTable(StockRoutingTable):
         self._live.insert(at, contact.long_id)
         self._contacts.insert(at, contact)
         self._heard.insert(at, heard)
-        self._reach = None
+        self._reach = self._nodes = None
 
     def _leave_live(self, at: int) -> None:
         del self._live[at], self._contacts[at], self._heard[at]
-        self._reach = None
+        self._reach = self._nodes = None
         self.left += 1
-
-    def _may_go(self, seat: Seat, now: float, *, replaced: bool) -> bool:
-        if seat.failures < self._config.failures_to_go:
-            return False
-        return replaced or now - seat.failing_since >= self._config.failing_life_s
 
     def _subnet_has_room(self, bucket: KBucket, contact: Contact, moving: Contact | None = None) -> bool:
         if self._subnets is None:

@@ -6,14 +6,31 @@ is signed, public and short-lived.
 """
 
 from enum import IntEnum
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 from dht_atonce.cipher import TAG_SIZE, CipherFactory, SodiumCipher
 from dht_atonce.datagrams import MAX_DATAGRAM
 from dht_atonce.errors import WireError
 from dht_atonce.identity import NodeKey
 
-__all__ = ["COOKIE_SIZE", "MIN_UNPROVED_FIND", "NONCE_SIZE", "Opened", "PacketType", "Sealer"]
+__all__ = [
+    "COOKIE_SIZE",
+    "MIN_UNPROVED_FIND",
+    "NONCE_SIZE",
+    "Opened",
+    "PacketType",
+    "Sealer",
+    "answer_key_request",
+    "answer_with_cookie",
+    "key_request",
+    "nonce_of",
+    "read_cookie_answer",
+    "read_key_reply",
+    "request_header",
+    "sender_of",
+]
 
 MAJOR: Final = 1
 NONCE_SIZE: Final = 24
@@ -21,6 +38,9 @@ COOKIE_SIZE: Final = 16
 MIN_UNPROVED_FIND: Final = 411
 """Bytes: a FIND without a cookie is padded to this, so that an answer of 1,232 B is within three times of it."""
 KEY_REQUEST_SIZE: Final = 96
+COOKIE_ANSWER_SIZE: Final = 2 + NONCE_SIZE + COOKIE_SIZE
+MIN_DATAGRAM: Final = COOKIE_ANSWER_SIZE
+"""Bytes: no packet is shorter."""
 
 _COOKIE_BIT: Final = 0x80
 _HEADER: Final = 2 + 32 + NONCE_SIZE
@@ -44,7 +64,7 @@ _SEALED: Final = {
 }
 
 
-class Opened(NamedTuple):
+class Opened(msgspec.Struct, frozen=True, gc=False):
     """A datagram whose box could be opened."""
 
     type: PacketType
@@ -115,4 +135,35 @@ def read_key_reply(data: bytes) -> tuple[bytes, bytes]:
     """Nonce and node key of a KEY reply. Raises `WireError`."""
     if len(data) != 2 + NONCE_SIZE + 32:
         raise WireError("a KEY reply of another length")
+    return data[2 : 2 + NONCE_SIZE], data[2 + NONCE_SIZE :]
+
+
+def sender_of(data: bytes) -> bytes:
+    """The node key, 32 B, that a REQUEST or a REPLY says it is from."""
+    return data[2:34]
+
+
+def nonce_of(data: bytes) -> bytes:
+    """The nonce of a REQUEST or a REPLY, 24 B."""
+    return data[34:_HEADER]
+
+
+def request_header(data: bytes) -> tuple[bytes, bytes]:
+    """What a REQUEST says before it is opened: the sender's node key, and its cookie or b"". Raises `WireError` if it
+    is too short to be one."""
+    start = _HEADER + COOKIE_SIZE if data[1] & _COOKIE_BIT else _HEADER
+    if len(data) < start + TAG_SIZE + _PREFIX:
+        raise WireError("too short")
+    return data[2:34], data[_HEADER:start]
+
+
+def answer_with_cookie(request: bytes, cookie: bytes) -> bytes:
+    """The COOKIE packet, 42 B, that answers a REQUEST which was not opened: less than any REQUEST has."""
+    return _PLAIN + bytes((PacketType.COOKIE,)) + nonce_of(request) + cookie
+
+
+def read_cookie_answer(data: bytes) -> tuple[bytes, bytes]:
+    """The echoed nonce and the cookie of a COOKIE packet. Raises `WireError`."""
+    if len(data) != COOKIE_ANSWER_SIZE:
+        raise WireError("a COOKIE of another length")
     return data[2 : 2 + NONCE_SIZE], data[2 + NONCE_SIZE :]

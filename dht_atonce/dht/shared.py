@@ -4,6 +4,7 @@ from collections import Counter
 
 from dht_atonce.config import DhtConfig, NetworkConfig
 from dht_atonce.dht.cookies import CookieIssuer
+from dht_atonce.dht.gate import Gate
 from dht_atonce.dht.peers import KnownAddresses, ObservedAddress, UnprovedBudget
 from dht_atonce.dht.sealing import Sealer
 from dht_atonce.dht.skew import ClockSkew
@@ -28,11 +29,13 @@ class Shared:
         "config",
         "cookies",
         "counters",
+        "gate",
         "host",
         "known",
         "network",
         "no_seat",
         "node_key",
+        "now",
         "observed",
         "parser",
         "sealer",
@@ -55,6 +58,8 @@ class Shared:
     ) -> None:
         config = config or _DEFAULTS
         self.host = host
+        self.now = host.clock.monotonic  # asked several times for each packet
+        """Monotonic seconds."""
         self.network = network
         self.node_key = node_key
         self.config = config
@@ -63,16 +68,13 @@ class Shared:
         self.stores = stores
         self.sealer = Sealer(node_key, network.network_id, config.max_pair_keys, host.cipher)
         self.cookies = CookieIssuer(host.rng, config.cookie_epoch_s)
+        self.gate = Gate(config, local=network.local)
         self.known = KnownAddresses(config)
         self.unproved = UnprovedBudget(config, local=network.local)
         self.observed = ObservedAddress()
         self.skew = ClockSkew(config)
         self.store = RecordStore(int.from_bytes(node_key.id, "big"), network, config, host.rng)
         self.parser = RecordParser(network, host.memo)
-
-    def now(self) -> float:
-        """Monotonic seconds."""
-        return self.host.clock.monotonic()
 
     def wall(self) -> float:
         """Unix seconds by which records are judged and signed: our clock, corrected if it is plainly wrong."""

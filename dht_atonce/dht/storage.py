@@ -50,10 +50,9 @@ class RecordStore(IStorage):
     """
 
     def __init__(self, own_id: int, network: NetworkConfig, config: DhtConfig, rng: random.Random) -> None:
-        self.on_changed: Callable[[AnyRecord], None] | None = None
-        """Told of each record that is new, or has replaced an older one."""
-        self.on_expired: Callable[[AnyRecord], None] | None = None
-        """Told of each record whose time is over, when it is taken out. What goes for want of room is told nobody."""
+        self.on_change: Callable[[AnyRecord, bool], None] | None = None
+        """Told of each record that is new or newer, by whatever way it came, and of each whose time is over (True), as
+        it is taken out. What goes for want of room is told nobody."""
         self.network_size: Callable[[], float] = lambda: 0
         """Estimates how many nodes there are: some limits hold in large networks only."""
         self.reach_bits = 0
@@ -114,8 +113,8 @@ class RecordStore(IStorage):
         if not self._find_room(record, now):
             return _FULL
         self._hold(record, now)
-        if self.on_changed is not None:
-            self.on_changed(record)
+        if self.on_change is not None:
+            self.on_change(record, False)
         return _NEW
 
     def expire(self, now: float) -> list[AnyRecord]:
@@ -135,10 +134,16 @@ class RecordStore(IStorage):
             if key in self._held:
                 reach = max(reach, self._distance(key).bit_length())
         self._next_expiry, self.reach_bits = next_expiry, reach
-        if self.on_expired is not None:
+        if self.on_change is not None:
             for record in gone:
-                self.on_expired(record)
+                self.on_change(record, True)
         return gone
+
+    def forget(self, key: bytes) -> None:
+        """The record of `key`, or its topic, is none of our business any more."""
+        held = self._held.get(key)
+        if held is not None:
+            self._drop_all(held.records() if isinstance(held, Roster) else [held])
 
     # --- inside ---
 

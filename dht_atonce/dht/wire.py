@@ -6,20 +6,26 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
-from dht_atonce.codec import U8, U32, U64, AddressBytes, Bytes8, Bytes20, WireStruct
-from dht_atonce.records import MAX_RECORD
+from dht_atonce.codec import U8, U16, U32, U64, AddressBytes, Bytes8, Bytes20, Bytes32, WireStruct
+from dht_atonce.records import MAX_RECORD, Record
 
 __all__ = [
     "FLAG_NO_SEAT",
     "MAX_CONTACTS",
     "MAX_PAGE",
+    "MAX_WATCHES",
     "MIN_CONTACTS_BESIDE_RECORD",
+    "NEARER",
+    "WATCHED",
     "FindMembers",
     "FindNode",
     "FindValue",
     "Found",
     "Members",
     "NeedCookie",
+    "NoteOutcome",
+    "Noted",
+    "Notify",
     "Ping",
     "Pong",
     "Refusal",
@@ -29,8 +35,12 @@ __all__ = [
     "Store",
     "StoreOutcome",
     "Stored",
+    "Watch",
+    "Watching",
+    "pack_watch",
     "reply_decoder",
     "request_decoder",
+    "unpack_watch",
 ]
 
 FLAG_NO_SEAT: Final = 1
@@ -39,11 +49,20 @@ MAX_CONTACTS: Final = 16
 MIN_CONTACTS_BESIDE_RECORD: Final = 8
 MAX_PAGE: Final = 16
 """Membership records in one reply; no more than seven of the smallest fit."""
+MAX_WATCHES: Final = 32
+"""In one request: with a cookie it is as long as a datagram may be."""
+WATCHED: Final = 0x01
+"""Bit of an outcome: what changes there will be pushed."""
+NEARER: Final = 0x02
+"""Bit of an outcome: enough others are nearer to the key."""
 
 ContactBytes = Annotated[bytes, Meta(min_length=38, max_length=58)]
 ContactList = Annotated[list[ContactBytes], Meta(max_length=MAX_CONTACTS)]
 RecordBytes = Annotated[bytes, Meta(max_length=MAX_RECORD)]
 Cookie = Annotated[bytes, Meta(max_length=16)]
+WatchList = Annotated[list[Bytes32], Meta(max_length=MAX_WATCHES)]
+Outcomes = Annotated[bytes, Meta(max_length=MAX_WATCHES)]
+RecordList = Annotated[list[RecordBytes], Meta(max_length=MAX_WATCHES)]
 
 
 class StoreOutcome(IntEnum):
@@ -54,6 +73,14 @@ class StoreOutcome(IntEnum):
     NEWER_HELD = 1
     PASSED_OVER = 2
     """The topic has more members than the node keeps, and this one is not in its sample."""
+
+
+class NoteOutcome(IntEnum):
+    """What became of what was pushed."""
+
+    NOTED = 0
+    NOT_WATCHED = 1
+    """Nobody there watches this key (any more)."""
 
 
 class Refusal(IntEnum):
@@ -91,6 +118,22 @@ class FindValue(_Request, tag=3, frozen=True):
 class Store(_Request, tag=4, frozen=True):
     """Keep this record."""
 
+    record: RecordBytes
+
+
+class Watch(_Request, tag=5, frozen=True):
+    """Push to me what changes at these keys."""
+
+    lease_s: U16
+    """Seconds from now; 0 ends them."""
+    watches: WatchList
+    """Each as `pack_watch` makes it."""
+
+
+class Notify(_Request, tag=6, frozen=True):
+    """A key that you watch has a newer record here, or (empty) has lost its record to time."""
+
+    key: Bytes20
     record: RecordBytes
 
 
@@ -145,6 +188,21 @@ class Refused(_Reply, tag=5, frozen=True):
     reason: U8
 
 
+class Watching(_Reply, tag=6, frozen=True):
+    """So long we shall push what changes, and this is newer than what you hold."""
+
+    lease_s: U16
+    outcomes: Outcomes
+    """One byte for each watch, of `WATCHED` and `NEARER`."""
+    records: RecordList
+
+
+class Noted(_Reply, tag=7, frozen=True):
+    """I have heard it."""
+
+    outcome: U8
+
+
 class Members(_Reply, tag=8, frozen=True):
     """A page of a topic's members; contacts only where the page is the first."""
 
@@ -157,8 +215,18 @@ class Members(_Reply, tag=8, frozen=True):
     records: Annotated[list[RecordBytes], Meta(max_length=MAX_PAGE)]
 
 
-Request = Ping | FindNode | FindValue | Store | FindMembers
-Reply = Pong | Found | Stored | NeedCookie | Refused | Members
+Request = Ping | FindNode | FindValue | Store | Watch | Notify | FindMembers
+Reply = Pong | Found | Stored | NeedCookie | Refused | Watching | Noted | Members
 
 request_decoder: "msgspec.msgpack.Decoder[Request]" = msgspec.msgpack.Decoder(Request)
 reply_decoder: "msgspec.msgpack.Decoder[Reply]" = msgspec.msgpack.Decoder(Reply)
+
+
+def pack_watch(key: bytes, held: Record | None) -> bytes:
+    """A watch, 32 B: the key and what of it is held already."""
+    return key + (bytes(12) if held is None else held.seq.to_bytes(8, "big") + held.tie_hash[:4])
+
+
+def unpack_watch(data: bytes) -> tuple[bytes, int, bytes]:
+    """The key of a watch, and the seq and the mark of what its watcher holds (zeros: nothing)."""
+    return data[:20], int.from_bytes(data[20:28], "big"), data[28:]

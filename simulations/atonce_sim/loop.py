@@ -37,6 +37,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._events: list[_Event] = []
         self._number = 0
         self._cancelled = 0
+        self.holds: Callable[[asyncio.Handle], bool] | None = None
+        """Asked of each call before it is made, while a host sleeps: whether it is kept for later."""
         self.datagrams: Callable[[str], DatagramNet] | None = None
         """The datagrams of the host with this IP, for code that opens its endpoints through the loop."""
 
@@ -93,7 +95,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         ready = self._ready  # type: ignore[attr-defined] # of BaseEventLoop: call_soon appends here
         for _ in range(len(ready)):
             handle = ready.popleft()
-            if not handle._cancelled:
+            if not handle._cancelled and (self.holds is None or not self.holds(handle)):
                 handle._run()
         for _ in range(_BATCH):
             if ready or self._stopping:  # type: ignore[attr-defined]
@@ -113,7 +115,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
             else:
                 if when > self._now:
                     self._now = when
-                args._run()
+                if self.holds is None or not self.holds(args):
+                    args._run()
 
     def _process_events(self, event_list: list[Any]) -> None:
         """There is no selector."""

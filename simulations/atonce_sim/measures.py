@@ -90,7 +90,8 @@ class StepMeasures:
         for share, name in ((0.5, "p50"), (0.9, "p90"), (0.99, "p99")):
             figures[f"lookup_s.{name}"] = seconds = quantile(self.lookup_s, share)
             figures[f"lookup_rtts.{name}"] = seconds / mean_rtt_s if seconds is not None and mean_rtt_s else None
-            figures[f"publish_s.{name}"] = quantile(self.publish_s, share)
+            figures[f"publish_s.{name}"] = seconds = quantile(self.publish_s, share)
+            figures[f"publish_rtts.{name}"] = seconds / mean_rtt_s if seconds is not None and mean_rtt_s else None
             figures[f"enter_s.{name}"] = quantile(self.enter_s, share)
         figures["requests_per_lookup"] = mean(self.requests)
         figures["hops.mean"], figures["hops.p99"] = mean(self.hops), quantile(self.hops, 0.99)

@@ -16,6 +16,8 @@ from dht_atonce.dht.wire import (
     Found,
     Members,
     NeedCookie,
+    Noted,
+    Notify,
     Ping,
     Pong,
     Refusal,
@@ -25,6 +27,8 @@ from dht_atonce.dht.wire import (
     Store,
     Stored,
     StoreOutcome,
+    Watch,
+    Watching,
     reply_decoder,
     request_decoder,
 )
@@ -153,6 +157,10 @@ def _words(message: Request | Reply) -> str:
             return f"FIND_VALUE {message.key.hex()[:8]}"
         case Store():
             return f"STORE {len(message.record)} B"
+        case Watch():
+            return f"WATCH {len(message.watches)} keys for {message.lease_s} s"
+        case Notify():
+            return f"NOTIFY {message.key.hex()[:8]} {len(message.record)} B"
         case FindMembers():
             return f"MEMBERS of {message.key.hex()[:8]} from {message.start:016x}"
         case Pong():
@@ -163,6 +171,10 @@ def _words(message: Request | Reply) -> str:
         case Stored():
             known = message.outcome in StoreOutcome.__members__.values()
             return f"STORED {StoreOutcome(message.outcome).name.lower()}" if known else "STORED"
+        case Watching():
+            return f"WATCHING for {message.lease_s} s, {len(message.records)} records"
+        case Noted():
+            return "NOTED"
         case Members():
             return f"MEMBERS {len(message.records)} of {message.total}, {len(message.contacts)} contacts"
         case NeedCookie():

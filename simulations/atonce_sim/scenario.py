@@ -82,6 +82,8 @@ class Lookups(_Step, frozen=True, kw_only=True, tag="lookups"):
     of: Literal["live", "anybody", "crashed", "left", "nobody"] = "live"
     """Whose presence; `nobody`: keys under which nothing was ever said."""
     fresh: bool = False
+    updates_per_s: Annotated[float, Meta(ge=0, le=10_000)] = 0.0
+    """How many peers publish anew meanwhile, in the whole network."""
 
 
 class Messages(_Step, frozen=True, kw_only=True, tag="messages"):

@@ -93,10 +93,20 @@ class VirtualSocket:
 
     def _arrive(self, data: bytes, to: Address, host: "VirtualHost") -> None:
         socket = self._sockets.get(to)
-        if socket is not None:
+        if socket is not None and not host.is_asleep:
             if self._trace.listener is not None:
                 self._trace.arrived(self._loop._now, host.number, self._host.number, data)
-            socket.on_datagram(data, self.address)
+            if host.context is None:
+                socket.on_datagram(data, self.address)
+            else:
+                host.runs(socket.on_datagram, data, self.address)
+
+    def move(self, ip: str) -> None:
+        """Its host has another address."""
+        if self._sockets.get(self.address) is self:
+            del self._sockets[self.address]
+            self.address = Address(ip, self.address.port)
+            self._sockets[self.address] = self
 
     def close(self) -> None:
         if self._sockets.get(self.address) is self:

@@ -67,7 +67,7 @@ class VirtualLinks:
         for link in (ours, theirs):
             link.home[link] = None
             world.links[link] = None
-        port.on_link(theirs)
+        other.runs(port.on_link, theirs)
         return ours
 
     async def aclose(self) -> None:
@@ -79,7 +79,7 @@ class VirtualLinks:
 
 def _passes(source: "VirtualHost", to: "VirtualHost") -> bool:
     """Whether anything passes between these two; a machine that runs again is not the one that crashed."""
-    return not source.is_down and not to.is_down and source.world.delivers(source.ip, to.ip)
+    return not source.is_away and not to.is_away and source.world.delivers(source.ip, to.ip)
 
 
 def _joined(one: "VirtualHost", other: "VirtualHost") -> bool:
@@ -96,6 +96,13 @@ class VirtualPort:
         self.on_link = on_link
         self.links: dict[VirtualLink, None] = {}
         self._ports = host.world.ports
+
+    def move(self, ip: str) -> None:
+        """Its host has another address; links to the old one are dead."""
+        if self._ports.get(self.address) is self:
+            del self._ports[self.address]
+            self.address = Address(ip, self.address.port)
+            self._ports[self.address] = self
 
     def close(self) -> None:
         if self._ports.get(self.address) is self:
@@ -123,6 +130,7 @@ class VirtualLink:
         "curve_key",
         "home",
         "is_closed",
+        "is_severed",
         "other",
         "outbound",
         "remote",
@@ -135,6 +143,8 @@ class VirtualLink:
         self.remote: Address | None = remote
         self.outbound = outbound
         self.is_closed = False
+        self.is_severed = False
+        """One of the two hosts has another address by now: nothing passes, ever."""
         self.other: VirtualLink
         self.home: dict[VirtualLink, None]
         """Where this end is listed while it is open: with its port, or with who dialled."""
@@ -171,7 +181,7 @@ class VirtualLink:
 
     def is_whole(self) -> bool:
         """Whether heartbeats would pass, both ways."""
-        return not self.other.is_closed and _joined(self._host, self._peer_host)
+        return not self.is_severed and not self.other.is_closed and _joined(self._host, self._peer_host)
 
     def on_cut(self) -> None:
         """What lies between the two may have been cut or mended."""
@@ -180,15 +190,25 @@ class VirtualLink:
         self._broken = True
         self._loop.post(_CONFIG.timeout_s, self._give_up_or_go_on)
 
+    def sever_if_on(self, host: "VirtualHost") -> None:
+        """`host` has another address."""
+        if host in (self._host, self._peer_host):
+            self.is_severed = True
+
+    def _passes(self) -> bool:
+        return not self.is_severed and _passes(self._host, self._peer_host)
+
     def _give_up_or_go_on(self) -> None:
         self._broken = False
+        if self._host.is_asleep:
+            return  # it finds out when it wakes
         if not self.is_closed and not self.is_whole():
             self._end("the other side is silent")
 
     def _dispatch(self, body: bytes | None) -> None:
         """Have the other end hear `body`, or the end of the link, unless the two are cut off."""
         host, to, now = self._host, self._peer_host, self._loop._now
-        if not _passes(host, to):
+        if not self._passes():
             return
         if body is not None:
             host.bytes_sent += len(body)
@@ -206,7 +226,7 @@ class VirtualLink:
 
     def _deliver(self, body: bytes | None) -> None:
         self._in_flight -= 1
-        if not _passes(self._host, self._peer_host):
+        if not self._passes():
             self.other.on_cut()  # it went down with the cable
         elif body is None:
             self.other._end("closed by the other side")
@@ -221,17 +241,17 @@ class VirtualLink:
                 self._early = deque()
             self._early.append(body)
         else:
-            self._on_frame(body)
+            self._host.runs(self._on_frame, body)
 
     def _leave(self) -> None:
         self.is_closed = True
         self.home.pop(self, None)
         self._world.links.pop(self, None)
-        if not _passes(self._host, self._peer_host):
+        if not self._passes():
             self.other.on_cut()  # nobody tells it that we closed
 
     def _end(self, reason: str) -> None:
         if not self.is_closed:
             self._leave()
             if self._on_closed is not None:
-                self._on_closed(reason)
+                self._host.runs(self._on_closed, reason)

@@ -240,7 +240,11 @@ class Workload:
     async def _lookups(self, step: Lookups) -> None:
         count = _count(step, self._peers)
         over_s = span_s(step, self._peers)
-        await self._over(over_s, range(count), lambda _: self._look_up_somebody(step.of, fresh=step.fresh))
+        updates = [self._any_of(self._population.present) for _ in range(round(step.updates_per_s * over_s))]
+        await asyncio.gather(
+            self._over(over_s, range(count), lambda _: self._look_up_somebody(step.of, fresh=step.fresh)),
+            self._over(over_s, [life for life in updates if life is not None], self._update),
+        )
 
     async def _look_up_somebody(self, of: str, *, fresh: bool) -> None:
         """One lookup that leaves its node. In a small network many do not: those are counted apart, and others are

@@ -2,9 +2,10 @@
 number."""
 
 import asyncio
+import contextvars
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,6 +29,7 @@ T = TypeVar("T")
 
 EPOCH = 1_800_000_000.0  # Unix time at which every world begins
 _REQUEST_TYPES = (0x01, 0x03)  # docs/wire.md section 3: of a datagram's second byte, without the cookie bit
+_RUNS_ON: "contextvars.ContextVar[VirtualHost]" = contextvars.ContextVar("runs_on")  # whose code this is
 _MEMO = 1 << 16  # verified records that all hosts share
 
 
@@ -100,6 +102,7 @@ class World:
         self._sides: dict[str, int] = {}
         self._blocked: set[tuple[int, int]] = set()
         self._numbers = 0
+        self._sleeping = 0
         self._loop: VirtualLoop | None = None
 
     # --- hosts ---
@@ -118,7 +121,7 @@ class World:
 
     def crash(self, host: "VirtualHost") -> None:
         """The machine is dead: nothing is said, and whatever of it still runs reaches nobody and writes nothing."""
-        host.is_down = True
+        host.is_down = host.is_away = True
         for bound in host.bound:
             self.sockets.pop(bound, None)
             self.ports.pop(bound, None)
@@ -134,6 +137,48 @@ class World:
         self.hosts[host.ip] = again
         self.trace.event(self.loop.time(), "restart", host.number, host.ip)
         return again
+
+    def sleep(self, host: "VirtualHost") -> None:
+        """The machine's lid is closed: what was begun by its `start` stands still, and what is sent to it is lost."""
+        host.is_asleep = host.is_away = True
+        self._sleeping += 1
+        self.loop.holds = self._hold
+        self.trace.event(self.loop.time(), "sleep", host.number, host.ip)
+        self._tell_links()
+
+    def wake(self, host: "VirtualHost", ip: str | None = None) -> None:
+        """It goes on where it was, at another address if `ip` is given; timers that ran out meanwhile fire late."""
+        host.is_asleep, host.is_away = False, host.is_down
+        self._sleeping -= 1
+        if not self._sleeping:
+            self.loop.holds = None
+        if ip is not None:
+            self.move(host, ip)
+        self.trace.event(self.loop.time(), "wake", host.number, host.ip)
+        for handle in host.take_held():
+            self.loop.post(0, _run_unless_cancelled, handle)  # in the order in which they were due
+        self._tell_links()
+
+    def move(self, host: "VirtualHost", ip: str) -> None:
+        """The machine's address changes: its sockets stay open, its links are dead, and nothing reaches the old one."""
+        del self.hosts[host.ip]
+        host.ip = ip
+        self.hosts[ip] = host
+        for bound in sorted(host.bound):
+            for one in (self.sockets.get(bound), self.ports.get(bound)):
+                if one is not None:
+                    one.move(ip)
+        host.bound = {Address(ip, bound.port) for bound in host.bound}
+        for link in self.links:
+            link.sever_if_on(host)
+        self._tell_links()
+
+    def _hold(self, handle: asyncio.Handle) -> bool:
+        host = handle._context.get(_RUNS_ON)  # type: ignore[attr-defined] # of every handle
+        if host is None or not host.is_asleep:
+            return False
+        host.hold(handle)
+        return True
 
     # --- what lies between them ---
 
@@ -176,7 +221,7 @@ class World:
         if self._blocked and (self._sides.get(source, 0), self._sides.get(to, 0)) in self._blocked:
             return False
         one, other = self.hosts.get(source), self.hosts.get(to)
-        return one is not None and other is not None and not one.is_down and not other.is_down
+        return one is not None and other is not None and not one.is_away and not other.is_away
 
     def on_seed_traffic(self, source: "VirtualHost", to: "VirtualHost", data: bytes) -> None:
         """A datagram from or to a seed."""
@@ -208,6 +253,11 @@ class World:
         assert isinstance(loop, VirtualLoop), "a world runs in a VirtualLoop"
         loop.datagrams = lambda ip: self.hosts[ip].datagrams
         return loop
+
+
+def _run_unless_cancelled(handle: asyncio.Handle) -> None:
+    if not handle.cancelled():
+        handle._run()
 
 
 class _VirtualClock:
@@ -244,6 +294,18 @@ class _Literals:
         return [name]
 
 
+class _Cables:
+    """A machine has one address."""
+
+    __slots__ = ("_host",)
+
+    def __init__(self, host: "VirtualHost") -> None:
+        self._host = host
+
+    def source(self, to: Address) -> str | None:
+        return self._host.ip
+
+
 _INLINE, _LITERALS = _Inline(), _Literals()
 
 
@@ -258,6 +320,12 @@ class VirtualHost(Host):
         """How often it was restarted."""
         self.virtual_clock = _VirtualClock(world, skew_s)
         self.is_down = False
+        self.is_asleep = False
+        self.is_away = False
+        """Down or asleep: nothing leaves or reaches it."""
+        self.context: contextvars.Context | None = None
+        """That of all that runs on it; only of a host that was `start`ed, and so may sleep."""
+        self._held: list[asyncio.Handle] = []
         self.is_seed = False
         self.has_joined = False
         """Said by whoever runs a peer on it."""
@@ -274,6 +342,7 @@ class VirtualHost(Host):
             cipher=world.cipher,
             memo=world.memo,
             resolver=_LITERALS,
+            routes=_Cables(self),
             offload=_INLINE,
             rng=random.Random(f"{world.seed}/{number}" + (f"/{boot}" if boot else "")),
         )
@@ -282,6 +351,29 @@ class VirtualHost(Host):
     def skew_s(self) -> float:
         """By how much its clock is wrong."""
         return self.virtual_clock.skew_s
+
+    def start(self, coroutine: Coroutine[Any, Any, T], name: str | None = None) -> asyncio.Task[T]:
+        """Run `coroutine` on this host: all that it begins stands still while the host sleeps."""
+        if self.context is None:
+            self.context = contextvars.copy_context()
+            self.context.run(_RUNS_ON.set, self)
+        return self.world.loop.create_task(coroutine, name=name, context=self.context.copy())
+
+    def runs(self, callback: Callable[..., object], *args: object) -> None:
+        """Call `callback` as part of what runs on this host."""
+        if self.context is None:
+            callback(*args)
+        else:
+            self.context.copy().run(callback, *args)
+
+    def hold(self, handle: asyncio.Handle) -> None:
+        """Keep `handle` until this host wakes."""
+        self._held.append(handle)
+
+    def take_held(self) -> list[asyncio.Handle]:
+        """All that was kept, in its order."""
+        held, self._held = self._held, []
+        return held
 
     def cut_disks(self) -> None:
         """What runs on it writes nothing any more."""
