@@ -187,16 +187,15 @@ def lies(own_id: bytes, says: Any, name: str, _args: list[Any]) -> Any:
 
 
 async def ours_among_liars() -> dict[str, bool]:
-    world = World()
     record = value_record()
     forged = value_record(value=b"forged", who=identity(9))
     spoilt = record.blob[:-1] + bytes([record.blob[-1] ^ 1])
-    holder = await start_node(world)
-    holder.shared.store.keep(record, NOW)
     tails = [*([said, [], b""] for said in MALFORMED), *([[], [], blob] for blob in (spoilt, forged.blob))]
     kept = {"bootstrap": True, "get": True, "forged": True}
     for tail in tails:
-        node, liar = await start_node(world), Stranger(world)
+        world = World()
+        holder, node, liar = await start_node(world), await start_node(world), Stranger(world)
+        holder.shared.store.keep(record, NOW)
         liar.answers = partial(answers_with, liar, node, tail)
         kept["bootstrap"] &= await node.bootstrap([liar.way_in, way_in(holder)]) >= 1
         found = await node.find(record.key, fresh=True)

@@ -29,10 +29,10 @@ class StoreRound:
     """What came of storing one record at the nodes nearest to its key."""
 
     asked: int = 0
-    confirmed: list[bytes] = field(default_factory=list)
-    """`NodeId`s that hold it now."""
-    passed_over: int = 0
-    """How many have told us that their topic is full and the lot fell on others."""
+    confirmed: list[Contact] = field(default_factory=list)
+    """Who holds it now."""
+    passed_over: list[Contact] = field(default_factory=list)
+    """Whose topic is full, and the lot fell on others."""
     newer: AnyRecord | None = None
     """A newer record of the same key that somebody holds."""
 
@@ -192,9 +192,9 @@ class FamilyServer(StockServer):
             if answer is None or not isinstance(answer.reply, Stored):
                 continue
             if answer.reply.outcome == StoreOutcome.STORED:
-                round_.confirmed.append(contact.id)
+                round_.confirmed.append(contact)
             elif answer.reply.outcome == StoreOutcome.PASSED_OVER:
-                round_.passed_over += 1
+                round_.passed_over.append(contact)
             elif answer.reply.record:
                 round_.newer = self._newer_of_own(answer.reply.record, record, round_.newer)
         return round_

@@ -166,6 +166,11 @@ class Lookup:
         """Those that gave a record, however old, nearest first."""
         return [candidate.contact for candidate in self._all.in_state(_ANSWERED) if candidate.record is not None]
 
+    def records(self) -> list[AnyRecord]:
+        """All different ones that were given, that of the nearest first."""
+        found = [candidate.record for candidate in self._all.in_state(_ANSWERED) if candidate.record is not None]
+        return list({record.blob: record for record in found}.values())
+
     def known(self) -> list[Contact]:
         """All that did not fail, asked or not, nearest first."""
         return [candidate.contact for candidate in self._all.in_state(_CANDIDATE, *_WAITING, _ANSWERED)]

@@ -1,11 +1,16 @@
-"""Publishing: a record of ours is stored at the nodes nearest to its key, and never an older one over a newer."""
+"""Publishing: a record of ours is stored at the nodes nearest to its key, and never an older one over a newer.
 
+The first time, we look before we sign: what lies there may be newer than what we know of. Later on the nodes that held
+our last record are told of the new one while we look who is nearest by now.
+"""
+
+import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
 from dht_atonce.dht.crawl import Crawl
-from dht_atonce.dht.family import FamilyServer
+from dht_atonce.dht.family import FamilyServer, StoreRound
 from dht_atonce.dht.own import OwnRecord, OwnRecords, Signer
 from dht_atonce.dht.shared import Shared
 from dht_atonce.endpoints import Family
@@ -73,16 +78,15 @@ class Publisher:
         try:
             if shared.skew.is_hopeless:
                 raise ClockWrong("this machine's clock differs by more than a day from all others; set it right")
+            last = own.record
+            record = self._renew(own, 0) if own.holders else None
+            crawls, told = await asyncio.gather(self._find_nearest(key), self._tell_holders(key, own, record))
             # What lies there already may be newer than what we know of: left by an earlier run of ours, so that a
             # restored backup or a clock set back must not make us fall silent; or by another process.
-            crawls = await self._find_nearest(key)
-            found = max(
-                (c.lookup.record for c in crawls.values() if c.lookup.record is not None), key=_seq, default=None
-            )
-            found_seq = found.seq if found is not None else 0
-            if found is not None and own.record is not None and found.seq > own.last_seq:
-                self._check_conflict(found)
-            asked, newer = await self._store(crawls, key, own, self._renew(own, found_seq))
+            newer = self._newer(crawls, told, last)
+            if record is None or (newer is not None and newer.seq > record.seq):
+                record = self._renew(own, newer.seq if newer is not None else 0)
+            asked, newer = await self._store(crawls, key, own, record)
             if newer is not None:
                 self._check_conflict(newer)
                 asked, _ = await self._store(crawls, key, own, self._renew(own, newer.seq))
@@ -115,21 +119,52 @@ class Publisher:
             await crawl.done
         return crawls
 
+    async def _tell_holders(self, key: bytes, own: OwnRecord, record: AnyRecord | None) -> AnyRecord | None:
+        """Store `record`, if there is one, at those that held the last one; gives a newer one if they hold it."""
+        newer = None
+        if record is None:
+            return None
+        for server in self._servers.values():
+            holders = [contact for contact in own.holders if contact.address.family is server.family]
+            round_ = await server.store_at(holders, record)
+            self._on_round(key, own, round_)
+            newer = round_.newer or newer
+        return newer
+
+    def _newer(
+        self, crawls: dict[FamilyServer, Crawl], told: AnyRecord | None, last: AnyRecord | None
+    ) -> AnyRecord | None:
+        """The newest that others hold, if it is newer than our last; then somebody else may have signed it."""
+        found = [record for crawl in crawls.values() for record in crawl.lookup.records()]
+        newer = [record for record in [*found, told] if record is not None and (last is None or record.seq > last.seq)]
+        for record in newer if last is not None else ():
+            self._check_conflict(record)
+        return max(newer, key=_seq, default=None)
+
+    def _on_round(self, key: bytes, own: OwnRecord, round_: StoreRound) -> None:
+        for contact in round_.confirmed:
+            self.own.on_stored(key, contact.id)
+            if contact not in own.holders:
+                own.holders.append(contact)
+        for contact in round_.passed_over:
+            self.own.on_passed_over(key, contact.id)
+
     async def _store(
         self, crawls: dict[FamilyServer, Crawl], key: bytes, own: OwnRecord, record: AnyRecord
     ) -> tuple[int, AnyRecord | None]:
-        """Store at the nearest of each family; gives how many were asked, and a newer record if one is held."""
+        """Store at the nearest of each family that do not hold it yet; gives how many are to hold it, and a newer
+        record if one is held."""
         asked, newer = 0, None
+        own.holders = []
         for server, crawl in crawls.items():
             lookup = crawl.lookup
             # Whoever else holds an older one shall not answer with it.
             nearest = dict.fromkeys([*lookup.closest(self._replicas, server.region), *lookup.holders()])
-            round_ = await server.store_at(list(nearest), record)
-            asked += round_.asked
+            asked += len(nearest)
+            own.holders += [contact for contact in nearest if contact.id in own.confirmed]
+            round_ = await server.store_at([contact for contact in nearest if contact.id not in own.told], record)
             newer = round_.newer or newer
-            own.passed_over += round_.passed_over
-            for node_id in round_.confirmed:
-                self.own.on_stored(key, node_id)
+            self._on_round(key, own, round_)
         return asked, newer
 
     @property

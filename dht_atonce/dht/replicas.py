@@ -152,6 +152,6 @@ class Replicas:
             if answer.reply.outcome == StoreOutcome.STORED:
                 self._own.on_stored(record.key, contact.id)
             elif answer.reply.outcome == StoreOutcome.PASSED_OVER:
-                own.passed_over += 1
+                self._own.on_passed_over(record.key, contact.id)
 
         return on_answer
