@@ -140,14 +140,14 @@ class FuzzedNode:
 
     def receive(self, datagram: bytes) -> None:
         """A datagram comes from the stranger's address."""
+        self.loop.run_until_complete(self._hear(datagram))
         self._fed += 1
-        self.loop.run_until_complete(self._receive(datagram, 0.05 if self._fed % _TURN == 0 else 0.0))
+        if self._fed % _TURN == 0:
+            self.loop.run_until_complete(asyncio.sleep(0.05))
         self.check()
 
-    async def _receive(self, datagram: bytes, pause_s: float) -> None:
+    async def _hear(self, datagram: bytes) -> None:
         self.server.protocol.datagram_received(datagram, self.stranger.address)
-        if pause_s:
-            await asyncio.sleep(pause_s)
 
     def seal(self, kind: PacketType, body: bytes, *, proved: bool = False) -> bytes | None:
         """A datagram of the stranger's; None if there is no room for the body."""

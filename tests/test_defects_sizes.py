@@ -139,7 +139,7 @@ async def test_bad_packets_are_counted_and_not_logged(side: str) -> Kept:
         node = DhtNode(network=LOCAL, config=DhtConfig(first_timeout_s=0.01, tries=1))
         await node.listen(interface="127.0.0.1")
         protocol = next(iter(node.servers.values())).protocol
-        counted = {"short": "dht.short", "unasked": "dht.unreadable", "unanswered": "dht.unanswered"}
+        counted = {"short": "dht.short", "unasked": "dht.unasked", "unanswered": "dht.unanswered"}
         protocol.datagram_received(bad["short"], Address("127.0.0.1", 5000))
         protocol.datagram_received(bytes([1, 2]) + bytes(100), Address("127.0.0.1", 5000))
         await node.ping([contact(1, "127.0.0.1", 9)], 1.0)

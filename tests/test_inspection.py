@@ -285,3 +285,30 @@ def test_neighbours_that_a_table_does_not_name_are_not_known() -> None:
     few = town(3)
     few[0].table = few[0].table[:1]
     assert inspector().health(few, space(few)).neighbours_known == pytest.approx((0.5 + 1 + 1) / 3)
+
+
+def test_hostile_seats_are_not_dead_and_nobody_needs_to_know_them() -> None:
+    residents, rogue = town(10), an_id(500)
+    for resident in residents:
+        resident.table.append((rogue, Address("80.0.0.1", 4000)))
+    hostile = {rogue: "80.0.0.1"}
+    health = inspector().health(residents, space(residents), hostile)
+    assert (health.seats, health.dead_seats, health.neighbours_known) == (10, 0.0, 1.0)
+    assert inspector().health(residents, space(residents)).dead_seats == pytest.approx(0.1)
+
+
+# --- evictions ---
+
+
+def test_seats_that_were_taken_from_the_living_are_counted_by_the_hour() -> None:
+    residents, one = town(11), inspector()
+    assert one.evicted_share_h is None
+    one.look(residents, NOW)
+    one.look(residents, NOW + 1800)
+    assert one.evicted_share_h == 0
+    # One loses the seat of somebody who is up, and that of somebody who is gone.
+    residents[9].is_up = False
+    residents[0].table = [seat for seat in residents[0].table if seat[0] not in (residents[8].node_id, an_id(9))]
+    one.look(residents, NOW + 3600)
+    # Half an hour with 11 tables of 10, half an hour with 10 of 9 that are up.
+    assert one.evicted_share_h == pytest.approx(1 / (0.5 * 110 + 0.5 * 90))

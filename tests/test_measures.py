@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from atonce_sim.measures import Measures, StepMeasures, mean, quantile, quantiles
 from atonce_sim.residents import Found
 from atonce_sim.results import Hops, LookupCounts, MessageCounts, Quantiles
-from atonce_sim.truth import Verdict
+from atonce_sim.truth import Answer, Verdict
 
 
 def found(elapsed_s: float = 0.1, *, local: bool = False, hops: int = 2, requests: int = 5) -> Found:
@@ -101,7 +101,8 @@ def test_figures_of_nothing() -> None:
     assert [figures[f"lookups.{name}"] for name in counts] == [0] * 6
     assert [figures[f"messages.{name}"] for name in ("sent", "lost", "doubled", "unknown")] == [0] * 4
     measured = {name for name, figure in figures.items() if figure is not None}
-    assert measured == {f"lookups.{name}" for name in counts} | {
+    assert figures["forged"] == 0
+    assert measured == {"forged"} | {f"lookups.{name}" for name in counts} | {
         f"messages.{name}" for name in ("sent", "lost", "doubled", "unknown")
     }
 
@@ -118,6 +119,7 @@ def test_figures() -> None:
     figures = measures.figures(0.05)
     assert figures == pytest.approx(
         {
+            "forged": 0,
             "lookups.attempted": 104,
             "lookups.local": 0,
             "lookups.local_stale_share": None,
@@ -138,6 +140,9 @@ def test_figures() -> None:
             "publish_s.p50": 0.2,
             "publish_s.p90": 0.3,
             "publish_s.p99": 0.3,
+            "publish_rtts.p50": 0.2 / 0.05,
+            "publish_rtts.p90": 0.3 / 0.05,
+            "publish_rtts.p99": 0.3 / 0.05,
             "enter_s.p50": 2.0,
             "enter_s.p90": 3.0,
             "enter_s.p99": 3.0,
@@ -177,3 +182,13 @@ def test_what_happens_in_a_named_step_counts_there_and_in_all() -> None:
     assert measures.interval == {Verdict.CORRECT: 2, Verdict.FAILED: 1}
     assert measures.of("first") == [measures.all, measures.steps["first"]]
     assert measures.of("") == [measures.all]
+
+
+def test_an_answer_that_its_owner_did_not_sign_is_counted_wherever_it_came_from() -> None:
+    measures = StepMeasures()
+    for genuine in (True, False):
+        for local in (True, False):
+            answer = Answer(1, 2.0, is_goodbye=False, genuine=genuine)
+            measures.on_lookup(Found(answer, local, 1, 1, 0.1), Verdict.CORRECT if genuine else Verdict.WRONG)
+    measures.on_lookup(found(), Verdict.FAILED)
+    assert measures.figures(0.1)["forged"] == 2

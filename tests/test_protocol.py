@@ -144,8 +144,8 @@ async def test_a_record_is_stored_though_no_cookie_was_there_yet() -> None:
 @virtual
 @pytest.mark.parametrize(("later_s", "sent"), [(0.0, 1), (100.0, 1), (120.0, 2)])
 async def test_who_answered_us_lately_may_store_with_us_without_a_cookie(later_s: float, sent: int) -> None:
-    world = World()
-    alice, bob = await start_node(world), await start_node(world)
+    world, rare = World(), DhtConfig(young_check_s=900)  # nobody asks of his own accord whether the other is there
+    alice, bob = await start_node(world, config=rare), await start_node(world, config=rare)
     await pinged(bob, alice)
     await asyncio.sleep(later_s - 10 if later_s else 0)  # `pinged` took ten
     record = value_record()

@@ -45,16 +45,32 @@ def test_each_scenario_of_the_library_can_be_read(name: str) -> None:
 
 def test_the_library_has_what_is_promised() -> None:
     assert {
+        "amplification",
         "churn",
         "clock-skew",
         "cold-start-1-2-3",
+        "eclipse",
         "flash-crowd",
+        "flood",
+        "forgers",
+        "growth",
+        "hostile-blackholes",
+        "hostile-hoarders",
+        "hostile-liars",
+        "liars-at-a-key",
         "loss",
+        "loss-eviction",
         "mass-death",
         "partition-heal",
+        "redirect",
         "restart-everyone",
+        "resurrection",
         "scaling",
         "seed-dies",
+        "skew",
+        "skew-of-an-hour",
+        "storage-flood",
+        "sybils-at-a-key",
     } <= set(library())
     assert list(library()) == sorted(library())
 
@@ -62,7 +78,7 @@ def test_the_library_has_what_is_promised() -> None:
 def test_a_name_that_is_not_there_names_those_that_are() -> None:
     with pytest.raises(ConfigError) as caught:
         load_scenario("chrun")
-    assert str(caught.value).startswith("there is no scenario 'chrun'; there are churn, clock-skew, ")
+    assert str(caught.value).startswith("there is no scenario 'chrun'; there are amplification, churn, clock-skew, ")
     assert "ends in .toml" in str(caught.value)
 
 
@@ -176,7 +192,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
             HEAD + "[[steps]]\ndo = 'lookups'\ncount = 1\nof = 'friends'\n",
             8,
             "steps.2.of",
-            "Expected one of `anybody`, `crashed`, `left`, `live`, `nobody`",
+            "Expected one of `aimed`, `anybody`, `crashed`, `left`, `live`, `nobody`",
         ),
         # what is missing
         ("[[steps]]\ndo = 'join'\n", 1, "", "missing required field `question`"),
@@ -184,6 +200,59 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         (HEAD + "[[steps]]\nname = 'what?'\n", 5, "steps.2", "missing required field `do`"),
         (HEAD + "\n[[expect]]\nthat = 'x'\n", 6, "expect.1", "missing required field `is`"),
         (HEAD + "[[steps]]\ndo = 'wait'\n", 5, "steps.2", "missing required field `s`"),
+        # hostile peers
+        (
+            HEAD + "[[steps]]\ndo = 'invade'\ncount = 1\nwho = { kind = 'thief' }\n",
+            8,
+            "steps.2.who.kind",
+            "Invalid value 'thief': Expected one of `sybil`, `eclipse`, `forger`",
+        ),
+        (
+            HEAD + "[[steps]]\ndo = 'invade'\ncount = 1\nwho = { kind = 'liar', says = 'no' }\n",
+            8,
+            "steps.2.who.says",
+            "Expected one of `names`, `clock_s`",
+        ),
+        (
+            HEAD + "[[steps]]\ndo = 'invade'\nwho = { kind = 'liar' }\n",
+            5,
+            "steps.2",
+            "Expected one of `count` and `share` in a step of invade",
+        ),
+        (
+            HEAD + "[[steps]]\ndo = 'invade'\nwho = { kind = 'liar' }\nshare = 1\n",
+            8,
+            "steps.2.share",
+            "Expected `float` < 1.0",
+        ),
+        (
+            HEAD + "[[steps]]\ndo = 'invade'\nwho = { kind = 'sybil' }\ncount = 20\naim = 'victim'\n",
+            9,
+            "steps.2.aim",
+            "Expected one of `key` as the aim of `sybil`",
+        ),
+        (
+            HEAD + "[[steps]]\ndo = 'invade'\nwho = { kind = 'liar' }\ncount = 20\nsubnets = 2\n",
+            9,
+            "steps.2.subnets",
+            "Expected `local = false` in [network]",
+        ),
+        (
+            HEAD + "[[steps]]\ndo = 'lookups'\ncount = 1\nof = 'aimed'\n",
+            8,
+            "steps.2.of",
+            'Expected an `invade` with `aim = "key"` before',
+        ),
+        (
+            HEAD + "[[steps]]\ndo = 'lookups'\ncount = 1\nby = 'victims'\n",
+            8,
+            "steps.2.by",
+            'Expected an `invade` with `aim = "victim"` before',
+        ),
+        # controls
+        (HEAD + "[node]\nmax_record = 5\n", 6, "node.max_record", "Expected one of `alpha`, `eager_alpha`"),
+        (HEAD + "[node]\nalpha = 5\nmax_records = 5.5\n", 7, "node.max_records", "Expected `int`, got `float`"),
+        (HEAD + "[cpu]\nbox_ms = 5\n", 6, "cpu.box_ms", "Expected one of `datagram_us`, `box_us`"),
         # what types cannot say
         (
             HEAD + "[[steps]]\ndo = 'lookups'\ncount = 1\nper_peer = 1\n",

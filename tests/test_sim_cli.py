@@ -232,14 +232,15 @@ def test_people_see_a_known_failure_as_one(tmp_path: Path) -> None:
 def test_mistakes_are_told_in_one_line(tmp_path: Path) -> None:
     wrong = write(tmp_path, TOWN.replace('"join"', '"jion"'), "wrong")
     talks = write(tmp_path, TOWN.replace("[[steps]]", '[[steps]]\ndo = "messages"\ncount = 1\n\n[[steps]]', 1), "talks")
-    unknown, missing, mistake, level, stock = at_once(
+    unknown, missing, mistake, level, stock, hostile = at_once(
         lambda: atonce("sim", "run", "mass-deth"),
         lambda: atonce("sim", "run", tmp_path / "nowhere.toml", "--json"),
         lambda: atonce("sim", "run", wrong, "--json"),
         lambda: atonce("sim", "run", talks),
         lambda: atonce("sim", "run", "scaling", "--node", "stock", "--peers", "5000"),
+        lambda: atonce("sim", "run", "forgers", "--node", "stock"),
     )
-    for outcome in (unknown, missing, mistake, level, stock):
+    for outcome in (unknown, missing, mistake, level, stock, hostile):
         assert (outcome.code, outcome.out) == (1, b"")
     assert unknown.error.startswith("there is no scenario 'mass-deth'; there are ")
     assert all(name in unknown.error for name in library())
@@ -248,6 +249,7 @@ def test_mistakes_are_told_in_one_line(tmp_path: Path) -> None:
     assert mistake.error.startswith(f"{wrong}, line {line} (steps.1.do): Invalid value 'jion': Expected one of `join`")
     assert 'Expected `level = "peer"`' in level.error
     assert "at most 1000 peers" in stock.error
+    assert "hostile peers" in hostile.error
 
 
 def test_a_scenario_with_messages_cannot_be_run_by_nodes_alone() -> None:

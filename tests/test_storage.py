@@ -106,7 +106,7 @@ def test_whatever_comes_the_newest_so_far_is_held(arrivals: list[PresenceRecord]
 
 
 def test_each_change_is_told_and_nothing_else() -> None:
-    ours, told = store(), list[tuple[PresenceRecord | ValueRecord, bool]]()
+    ours, told = store(), list[tuple[AnyRecord, bool]]()
     ours.on_change = lambda record, is_over: told.append((record, is_over))
     first, second = presence(seq=1, expires=NOW + 50), presence(seq=2, expires=NOW + 100)
     for record in (first, first, second, first):

@@ -232,6 +232,8 @@ def _options(
     peers = peers or scenario.peers
     if node == "stock" and peers > _STOCK_PEERS:
         raise ConfigError(f"stock kademlia is simulated with at most {_STOCK_PEERS} peers; choose --peers accordingly")
+    if node == "stock" and scenario.needs_ours:
+        raise ConfigError(f"{short_name} has hostile peers, and those speak the protocol of @Once only")
     chosen = level.value if level is not None else scenario.level
     if node == "stock":
         chosen = "node"

@@ -37,6 +37,8 @@ class StepMeasures:
     verdicts: dict[Verdict, int] = field(default_factory=lambda: dict.fromkeys(Verdict, 0))
     local: int = 0
     local_stale: int = 0
+    forged: int = 0
+    """Answers that nobody signed whom the key belongs to, given to an app."""
     lookup_s: list[float] = field(default_factory=list)
     """Of lookups that left the node and were answered correctly or with a stale record."""
     hops: list[int] = field(default_factory=list)
@@ -54,6 +56,7 @@ class StepMeasures:
 
     def on_lookup(self, found: Found, verdict: Verdict) -> None:
         """A lookup ended."""
+        self.forged += found.answer is not None and not found.answer.genuine
         if found.local:
             self.local += 1
             self.local_stale += verdict is Verdict.STALE
@@ -84,6 +87,7 @@ class StepMeasures:
             count = self.verdicts[verdict]
             figures[f"lookups.{verdict.value}"] = count
             figures[f"lookups.{verdict.value}_share"] = count / lookups.attempted if lookups.attempted else None
+        figures["forged"] = self.forged
         figures["lookups.attempted"] = lookups.attempted
         figures["lookups.local"] = lookups.local
         figures["lookups.local_stale_share"] = self.local_stale / self.local if self.local else None
@@ -106,13 +110,18 @@ class StepMeasures:
 STEP_FIGURES = frozenset(StepMeasures().figures(1.0))
 """What an expectation may name of one step, and of the whole run."""
 RUN_FIGURES = STEP_FIGURES | {
+    "answered_ratio_max",
     "bytes_per_node_s.mean",
     "bytes_per_node_s.p50",
     "dead_seats",
+    "evicted_share_h",
+    "hostile_seats_max",
     "neighbours_known",
+    "records_max",
     "replicas_mean",
     "seats_mean",
     "seed_share",
+    "victim_datagrams",
 }
 """What it may name of the whole run."""
 

@@ -13,7 +13,7 @@ from atonce_sim.world import VirtualHost, World
 __all__ = ["Life", "Population", "Settler"]
 
 _MAX_ENTRIES = 16
-_SKEW = 20  # what a draw is for
+_SKEW, _SKEWED = 20, 21  # what a draw is for
 
 
 @dataclass(slots=True, eq=False)
@@ -52,9 +52,13 @@ class Population:
     world: World
     settler: Settler
     skew_s: float = 0.0
+    skewed: float = 1.0
+    """Share of the hosts whose clock is wrong by up to `skew_s`."""
     up: dict[Life, None] = field(default_factory=dict)
     crashed: dict[Life, None] = field(default_factory=dict)
     left: dict[Life, None] = field(default_factory=dict)
+    hostile: list[Resident] = field(default_factory=list)
+    """Nodes that are up and no part of those above: nobody looks them up, and what they see is not measured."""
     space: KeySpace = field(default_factory=KeySpace)
     """The `NodeId`s of all who are up."""
     _listed: list[Life] | None = None
@@ -79,7 +83,7 @@ class Population:
     def newcomer(self) -> Life:
         """Somebody on a new machine, not started yet."""
         host = self.world.host()
-        if self.skew_s:
+        if self.skew_s and (self.skewed >= 1 or fraction(_SKEWED, self.world.seed, host.number) < self.skewed):
             host.virtual_clock.skew_s = self.skew_s * (2 * fraction(_SKEW, self.world.seed, host.number) - 1)
         return Life(self.settler.make(host))
 
@@ -109,9 +113,9 @@ class Population:
         life.resident.host = self.world.restart(life.resident.host)
 
     def entries(self, rng: random.Random) -> list[Resident]:
-        """Whom a seed would name to a newcomer: some that are up."""
-        up = self.present
-        return [life.resident for life in rng.sample(up, min(_MAX_ENTRIES, len(up)))]
+        """Whom a seed would name to a newcomer: some that are up, whatever they have in mind."""
+        up = [life.resident for life in self.present] + self.hostile
+        return rng.sample(up, min(_MAX_ENTRIES, len(up)))
 
     def pick(self, lives: Sequence[Life], share: float, rng: random.Random) -> list[Life]:
         """A share of them; at least one, if there is any and the share is not 0."""

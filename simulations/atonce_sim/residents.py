@@ -15,7 +15,7 @@ from nacl.exceptions import BadSignatureError
 
 from atonce_sim.truth import Answer, Said
 from atonce_sim.world import VirtualHost, World
-from dht_atonce.config import NetworkConfig
+from dht_atonce.config import DhtConfig, NetworkConfig
 from dht_atonce.dht.contact import Contact
 from dht_atonce.dht.node import DhtNode, FindResult, PublishResult
 from dht_atonce.endpoints import Address, SeedUrl
@@ -67,6 +67,10 @@ class Resident(Protocol):
     @property
     def node_id(self) -> bytes:
         """`NodeId`, 20 B."""
+
+    @property
+    def contact(self) -> Contact:
+        """Where its node is asked."""
 
     @property
     def requests(self) -> int:
@@ -230,10 +234,19 @@ class _Ours(ABC):
 class NodeResident(_Ours):
     """A node of the DHT and nothing else: it joins through contacts, as a seed would name them."""
 
-    def __init__(self, world: World, host: VirtualHost, network: NetworkConfig) -> None:
+    def __init__(
+        self,
+        world: World,
+        host: VirtualHost,
+        network: NetworkConfig,
+        *,
+        node_key: NodeKey | None = None,
+        config: DhtConfig | None = None,
+    ) -> None:
         super().__init__(world, host, network)
         self._identity = Identity.generate(host.rng)
-        self._node_key = NodeKey.generate(host.rng)
+        self._node_key = node_key or NodeKey.generate(host.rng)
+        self._config = config
         self._incarnations: tuple[bytes, ...] = ()
         self._saved: list[Contact] = []
         self._port = 0
@@ -248,25 +261,33 @@ class NodeResident(_Ours):
         return self._node_key.id
 
     async def start(self, entries: Sequence[Resident]) -> None:
+        await self._enter(entries)
+        await self._publish(ONLINE)
+
+    async def _enter(self, entries: Sequence[Resident]) -> None:
         node = DhtNode(
             self._identity,
             host=self.host,
             network=self.network,
             node_key=self._node_key,
+            config=self._config,
             past_incarnations=self._incarnations,
         )
         self.adopt(node, self)
         self._incarnations = (node.incarnation, *self._incarnations)[:8]
         self.is_up = True
         self._port = (await node.listen(self._port)).port
-        contacts = [entry.contact for entry in entries if isinstance(entry, NodeResident)]
+        self.on_listening(node)
+        contacts = [entry.contact for entry in entries]
         answered = await node.join(self._saved or contacts)
         if not answered and self._saved:
             answered = await node.join(contacts)
         if not answered and (self._saved or contacts):
             raise EntryFailed(f"none of {len(self._saved or contacts)} contacts answered")
         self.host.has_joined = True
-        await self._publish(ONLINE)
+
+    def on_listening(self, node: DhtNode) -> None:
+        """It has its socket, and nobody has spoken to it yet."""
 
     async def update(self) -> None:
         await self._publish(ONLINE)

@@ -2,19 +2,23 @@
 
 import re
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
+from atonce_sim.hostile.kinds import Kind
 from atonce_sim.sessions import Session
+from atonce_sim.toil import Effort
 from atonce_sim.wires import Conditions
+from dht_atonce.config import DhtConfig
 
 __all__ = [
     "Churn",
     "Crash",
     "Expect",
     "Heal",
+    "Invade",
     "Join",
     "KillSeeds",
     "KnownFailure",
@@ -79,8 +83,10 @@ class Lookups(_Step, frozen=True, kw_only=True, tag="lookups"):
     per_peer: PerPeer | None = None
     over_s: Seconds = 60.0
     per_s: Rate | None = None
-    of: Literal["live", "anybody", "crashed", "left", "nobody"] = "live"
-    """Whose presence; `nobody`: keys under which nothing was ever said."""
+    of: Literal["live", "anybody", "crashed", "left", "nobody", "aimed"] = "live"
+    """Whose presence; `nobody`: keys under which nothing was ever said; `aimed`: keys that hostile peers aim at."""
+    by: Literal["anybody", "victims"] = "anybody"
+    """Who asks; `victims`: those at whom hostile peers aim."""
     fresh: bool = False
     updates_per_s: Annotated[float, Meta(ge=0, le=10_000)] = 0.0
     """How many peers publish anew meanwhile, in the whole network."""
@@ -150,7 +156,43 @@ class Set(_Step, frozen=True, kw_only=True, tag="set"):
     reordering: Share | None = None
 
 
-Step = Join | Wait | Update | Lookups | Messages | Crash | Leave | Restart | KillSeeds | Churn | Partition | Heal | Set
+class Invade(_Step, frozen=True, kw_only=True, tag="invade"):
+    """Hostile peers come; those of one step are one gang. They are not counted among the peers of the run, and nothing
+    that they see is measured."""
+
+    who: Kind
+    share: Annotated[float, Meta(ge=0, lt=1)] | None = None
+    """Of all that are then up, so many are hostile."""
+    count: Count | None = None
+    aim: Literal["nobody", "key", "victim"] = "nobody"
+    """`key`: at the presence of somebody who is up; their ids are ground until each is nearer to it than any honest
+    one. `victim`: at the node of somebody who is up."""
+    aims: Annotated[int, Meta(ge=1, le=10_000)] = 1
+    """At so many of them; the gang shares them out evenly."""
+    over_s: Seconds = 30.0
+    """They come at moments drawn from this span."""
+    dormant_s: Seconds = 0.0
+    """After it they go on behaving like anybody for so long; then all turn at once, and the step ends."""
+    subnets: Annotated[int, Meta(ge=1, le=65_536)] | None = None
+    """They share so many /24s; None: each has one of its own."""
+
+
+Step = (
+    Join
+    | Wait
+    | Update
+    | Lookups
+    | Messages
+    | Crash
+    | Leave
+    | Restart
+    | KillSeeds
+    | Churn
+    | Partition
+    | Heal
+    | Set
+    | Invade
+)
 
 
 class Network(_Strict, frozen=True, kw_only=True):
@@ -158,6 +200,8 @@ class Network(_Strict, frozen=True, kw_only=True):
 
     k: Annotated[int, Meta(ge=1, le=64)] = 20
     record_life_s: Annotated[int, Meta(ge=60, le=7 * 86400)] = 7200
+    local: bool = True
+    """False: addresses are public ones, each host in a /24 of its own, and all limits towards strangers are on."""
 
 
 class KnownFailure(_Strict, frozen=True, kw_only=True):
@@ -193,9 +237,15 @@ class Scenario(_Strict, frozen=True, kw_only=True):
     seeds: Annotated[int, Meta(ge=0, le=16)] = 1
     """Seed servers, at level `peer`."""
     network: Network = Network()
+    node: dict[str, Any] = {}
+    """What is not as usual in honest nodes: fields of `DhtConfig`. A control switches a defence off here."""
     world: Conditions = msgspec.field(default_factory=Conditions)
+    cpu: Effort | None = None
+    """What datagrams cost those whom they reach; None: no time. Hostile hosts are as fast as need be."""
     skew_s: Annotated[float, Meta(ge=0, le=7 * 86400)] = 0.0
     """Each host's clock is wrong by at most so much, either way."""
+    skewed: Share = 1.0
+    """So many of the hosts have such a clock; those of the others are right."""
     sample_s: Annotated[float, Meta(gt=0)] = 10.0
     """Between two looks at the health of the network."""
     steps: Annotated[list[Step], Meta(min_length=1)]
@@ -205,6 +255,16 @@ class Scenario(_Strict, frozen=True, kw_only=True):
     def needs_peers(self) -> bool:
         """Whether nodes of the DHT alone cannot do it."""
         return any(isinstance(step, Messages) for step in self.steps)
+
+    @property
+    def node_config(self) -> DhtConfig:
+        """Of honest nodes. `ValidationError` of msgspec's if `node` has no such fields and types."""
+        return msgspec.convert(self.node, DhtConfig)
+
+    @property
+    def needs_ours(self) -> bool:
+        """Whether stock nodes cannot do it: hostile peers speak our protocol only."""
+        return any(isinstance(step, Invade) for step in self.steps)
 
 
 @dataclass(frozen=True, slots=True)

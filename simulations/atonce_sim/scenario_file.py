@@ -4,6 +4,7 @@ import re
 import tomllib
 from bisect import bisect_left
 from collections.abc import Iterator
+from dataclasses import fields
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ from typing import Any
 import msgspec
 from msgspec import inspect
 
+from atonce_sim.hostile.kinds import aims_of
 from atonce_sim.measures import RUN_FIGURES, STEP_FIGURES
-from atonce_sim.scenario import Churn, Lookups, Messages, Scenario, condition
+from atonce_sim.scenario import Churn, Invade, Lookups, Messages, Scenario, condition
+from dht_atonce.config import DhtConfig
 from dht_atonce.errors import ConfigError
 
 __all__ = ["library", "load_scenario", "read_scenario"]
@@ -25,8 +28,8 @@ _CLOSINGS = ("", "]", "]]", '"""', "'''")  # what may be open at the end of a li
 def library() -> dict[str, str]:
     """The scenarios that come with @Once: name → text of the file."""
     folder = resources.files("atonce_sim") / "scenarios"
-    files = sorted((file for file in folder.iterdir() if file.name.endswith(".toml")), key=lambda file: file.name)
-    return {file.name.removesuffix(".toml"): file.read_text(encoding="utf-8") for file in files}
+    files = {file.name.removesuffix(".toml"): file for file in folder.iterdir() if file.name.endswith(".toml")}
+    return {name: files[name].read_text(encoding="utf-8") for name in sorted(files)}
 
 
 def load_scenario(name_or_path: str) -> tuple[str, Scenario]:
@@ -76,6 +79,18 @@ def read_scenario(text: str, source: str) -> Scenario:
 
 def _check(scenario: Scenario, text: str, source: str) -> None:
     """What types cannot say."""
+    known_fields = [field.name for field in fields(DhtConfig)]
+    for name in scenario.node:
+        if name not in known_fields:
+            words = f"unknown field `{name}`: Expected {_names(iter(known_fields))}"
+            raise ConfigError(_at(source, text, ["node", name], words))
+    try:
+        scenario.node_config  # noqa: B018 # it is made to see whether it can be
+    except msgspec.ValidationError as error:
+        found = _PATH.search(str(error))
+        path = ["node", *(_parts(found[1]) if found else [])]
+        raise ConfigError(_at(source, text, path, _PATH.sub("", str(error)))) from None
+    _check_invasions(scenario, text, source)
     for index, step in enumerate(scenario.steps):
         if isinstance(step, Lookups | Messages) and (step.count is None) == (step.per_peer is None):
             words = f"Expected one of `count` and `per_peer` in a step of {type(step).__name__.lower()}"
@@ -98,6 +113,32 @@ def _check(scenario: Scenario, text: str, source: str) -> None:
         if figure not in known:
             words = f"Expected a figure, or NAME.figure of a step with that name, not `{expect.that}`; figures are "
             raise ConfigError(_at(source, text, ["expect", index, "that"], words + ", ".join(sorted(known))))
+
+
+def _check_invasions(scenario: Scenario, text: str, source: str) -> None:
+    """Who comes, at whom they aim, and whether there is anybody to aim at."""
+    aims = set[str]()
+    for index, step in enumerate(scenario.steps):
+        where: list[Any] = ["steps", index]
+        if isinstance(step, Lookups):
+            if step.of == "aimed" and "key" not in aims:
+                words = 'Expected an `invade` with `aim = "key"` before lookups of what is aimed at'
+                raise ConfigError(_at(source, text, [*where, "of"], words))
+            if step.by == "victims" and "victim" not in aims:
+                words = 'Expected an `invade` with `aim = "victim"` before lookups by victims'
+                raise ConfigError(_at(source, text, [*where, "by"], words))
+        if not isinstance(step, Invade):
+            continue
+        if (step.count is None) == (step.share is None):
+            raise ConfigError(_at(source, text, where, "Expected one of `count` and `share` in a step of invade"))
+        wanted = aims_of(step.who)
+        if step.aim not in wanted:
+            words = f"Expected {_names(iter(wanted))} as the aim of `{step.who.__struct_config__.tag}`"
+            raise ConfigError(_at(source, text, [*where, "aim"], words))
+        if step.subnets is not None and scenario.network.local:
+            words = "Expected `local = false` in [network]: in a local network nobody counts subnets"
+            raise ConfigError(_at(source, text, [*where, "subnets"], words))
+        aims.add(step.aim)
 
 
 def _parts(path: str) -> list[Any]:

@@ -15,7 +15,8 @@ import msgspec
 
 from atonce_seed.server import SeedServer
 from atonce_sim.ciphers import PassThrough, SharedPairs
-from atonce_sim.inspection import Inspector
+from atonce_sim.hostile.underworld import Underworld
+from atonce_sim.inspection import Health, Inspector
 from atonce_sim.keyspace import as_long
 from atonce_sim.latency import mean_rtt_s
 from atonce_sim.loop import run as run_world
@@ -31,8 +32,8 @@ from atonce_sim.stopwatch import Stopwatch, peak_rss_bytes, rare_garbage, rss_by
 from atonce_sim.truth import Truth, Verdict
 from atonce_sim.workload import Workload, span_s, step_name
 from atonce_sim.world import EPOCH, VirtualHost, World
-from dht_atonce.cipher import CipherFactory
-from dht_atonce.config import NetworkConfig
+from dht_atonce.cipher import CipherFactory, SodiumCipher
+from dht_atonce.config import DhtConfig, NetworkConfig
 from dht_atonce.endpoints import SeedUrl
 
 __all__ = ["Options", "Progress", "simulate"]
@@ -135,13 +136,24 @@ class _Simulation:
         self._options = options
         self._on_progress = on_progress
         self._network = NetworkConfig(
-            name="simulated", k=scenario.network.k, local=True, record_life_s=scenario.network.record_life_s
+            name="simulated",
+            k=scenario.network.k,
+            local=scenario.network.local,
+            record_life_s=scenario.network.record_life_s,
         )
         conditions = msgspec.structs.replace(scenario.world)
-        cipher: CipherFactory = SharedPairs() if options.crypto == "real" else PassThrough()
+        cipher: CipherFactory = PassThrough()
+        if options.crypto == "real":
+            cipher = SharedPairs() if scenario.cpu is None else SodiumCipher
         if recorder is not None:
             cipher = recorder.cipher(cipher)
-        self._world = World(options.seed, conditions=conditions, cipher=cipher)
+        self._world = World(
+            options.seed,
+            conditions=conditions,
+            cipher=cipher,
+            public=not scenario.network.local,
+            effort=scenario.cpu,
+        )
         if recorder is not None:
             self._world.trace.listener = recorder.on_seen
         self._truth = Truth(skew_s=2 * scenario.skew_s)
@@ -150,6 +162,7 @@ class _Simulation:
         self._seeds: list[SeedServer] = []
         self._seed_hosts: list[VirtualHost] = []
         self._population: Population
+        self._underworld: Underworld
         self._samples: list[Sample] = []
         self._bytes = _Bytes()
         self._step = ""
@@ -167,13 +180,15 @@ class _Simulation:
         loop.set_exception_handler(self._on_problem)
         scenario, outcome = self._options.scenario, _Outcome()
         before = rss_bytes()
-        self._population = Population(self._world, await self._settler(), scenario.skew_s)
+        self._population = Population(self._world, await self._settler(), scenario.skew_s, scenario.skewed)
+        self._underworld = Underworld(self._world, self._population, self._network)
         workload = Workload(
             self._world,
             self._population,
             self._truth,
             self._measures,
             self._inspector,
+            self._underworld,
             peers=self._options.peers,
             kill_seeds=self._kill_seeds,
             has_stormed=lambda: self._stock is not None and self._stock.budget.spent_at_s is not None,
@@ -206,7 +221,7 @@ class _Simulation:
             self._stock = StockSettler(self._world, self._network, options.peers)
             return self._stock
         if options.level == "node":
-            return _NodeSettler(self._world, self._network)
+            return _NodeSettler(self._world, self._network, options.scenario.node_config)
         for _ in range(options.scenario.seeds):
             host = self._world.host()
             host.is_seed = True
@@ -234,7 +249,8 @@ class _Simulation:
         now = self._world.loop.time()
         residents = self._population.residents
         self._inspector.look(residents, now)
-        health = self._inspector.health(residents, self._population.space)
+        health = self._health()
+        self._underworld.look(residents)
         sent = sum(life.all_bytes_sent for life in self._population.lives)
         sent += sum(host.bytes_sent for host in self._seed_hosts)
         interval = self._measures.interval
@@ -261,6 +277,10 @@ class _Simulation:
         done = sum(counts.verdicts.values()) + counts.local
         self._on_progress(Progress(self._step, now, self._ends_s, len(residents), done))
 
+    def _health(self) -> Health:
+        population = self._population
+        return self._inspector.health(population.residents, population.space, self._underworld.standing)
+
     def _look_back(self, outcome: _Outcome) -> None:
         now = self._world.loop.time()
         population = self._population
@@ -271,11 +291,13 @@ class _Simulation:
         outcome.seed_bytes_s = [host.bytes_sent / now for host in self._seed_hosts] if now else []
         sent = sum(life.all_bytes_sent for life in lives) + sum(host.bytes_sent for host in self._seed_hosts)
         outcome.seed_share = self._world.unasked_seed_bytes / sent if sent and self._seed_hosts else None
-        health = self._inspector.health(population.residents, population.space)
+        health = self._health()
         outcome.health = {
             "seats_mean": health.seats,
             "dead_seats": health.dead_seats,
             "neighbours_known": health.neighbours_known,
+            "evicted_share_h": self._inspector.evicted_share_h,
+            **self._underworld.figures(),
         }
         outcome.replicas = self._count_replicas()
         if self._stock is not None:
@@ -412,9 +434,10 @@ class _Simulation:
 class _NodeSettler:
     world: World
     network: NetworkConfig
+    config: DhtConfig
 
     def make(self, host: VirtualHost) -> Resident:
-        return NodeResident(self.world, host, self.network)
+        return NodeResident(self.world, host, self.network, config=self.config)
 
 
 @dataclass(frozen=True, slots=True)

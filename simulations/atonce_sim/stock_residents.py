@@ -7,6 +7,7 @@ from atonce_sim.stock import Budget, StockNode
 from atonce_sim.truth import Answer, Said
 from atonce_sim.world import VirtualHost, World
 from dht_atonce.config import NetworkConfig
+from dht_atonce.dht.contact import Contact
 from dht_atonce.endpoints import Address
 from dht_atonce.errors import EntryFailed
 from dht_atonce.identity import Identity, NodeKey
@@ -64,6 +65,10 @@ class StockResident:
     @property
     def node_id(self) -> bytes:
         return self._node_id
+
+    @property
+    def contact(self) -> Contact:
+        raise NotImplementedError("a node of stock kademlia has no node key")
 
     @property
     def requests(self) -> int:

@@ -48,6 +48,8 @@ class VirtualDatagrams:
         # What still runs on a dead machine is given something that looks like a socket.
         sockets = self._host.world.sockets if not self._host.is_down else {}
         address = self._ports.take(bind, self._host.ip, sockets.__contains__)
+        if self._host.toil is not None:
+            on_datagram = self._host.toil.hears(on_datagram)
         socket = sockets[address] = VirtualSocket(self._host, address, on_datagram)
         self._host.bound.add(address)
         return socket
@@ -77,6 +79,8 @@ class VirtualSocket:
         host.bytes_sent += size
         other = world.hosts.get(to.ip)
         now = self._loop._now
+        if world.bystanders and to.ip in world.bystanders:
+            world.bystanders[to.ip].on_sent(host.number, size, now)
         if other is None:
             self._trace.sent(now, host.number, -1, data)
             return

@@ -5,6 +5,7 @@ import random
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+from atonce_sim.hostile.underworld import Underworld
 from atonce_sim.inspection import Inspector
 from atonce_sim.measures import Measures
 from atonce_sim.population import Life, Population
@@ -13,6 +14,7 @@ from atonce_sim.scenario import (
     Churn,
     Crash,
     Heal,
+    Invade,
     Join,
     KillSeeds,
     Leave,
@@ -50,6 +52,8 @@ def span_s(step: Step, peers: int) -> float:
             return step.share * peers / rate
         case Lookups(per_s=rate) if rate:
             return _count(step, peers) / rate
+        case Invade():
+            return step.over_s + step.dormant_s
         case Join() | Update() | Lookups() | Messages() | Leave() | Restart():
             return step.over_s
         case _:
@@ -75,6 +79,7 @@ class Workload:
         truth: Truth,
         measures: Measures,
         inspector: Inspector,
+        underworld: Underworld,
         *,
         peers: int,
         kill_seeds: Callable[[], None],
@@ -85,6 +90,7 @@ class Workload:
         self._truth = truth
         self._measures = measures
         self._inspector = inspector
+        self._underworld = underworld
         self._peers = peers
         self._kill_seeds = kill_seeds
         self._has_stormed = has_stormed  # then nothing that is measured means anything any more
@@ -135,6 +141,8 @@ class Workload:
                 self._world.heal()
             case Set():
                 self._set(step)
+            case Invade():
+                await self._underworld.invade(step, self._rng)
         if self._failed:
             raise self._failed[0]
 
@@ -142,6 +150,7 @@ class Workload:
         """The lights go out: nothing is said any more; then nobody may be left."""
         for life in list(self._population.up):
             self._world.crash(life.resident.host)
+        await self._underworld.end()
         await asyncio.gather(*(life.resident.aclose() for life in self._population.lives))
         await asyncio.sleep(_CLEAR_S)
 
@@ -232,7 +241,7 @@ class Workload:
         lookups = round(step.lookups_per_s * step.for_s)
         await asyncio.gather(
             *(live_out(life) for life in list(self._population.up)),
-            self._over(step.for_s, range(lookups), lambda _: self._look_up_somebody("live", fresh=False)),
+            self._over(step.for_s, range(lookups), lambda _: self._look_up_somebody("live", "anybody", fresh=False)),
         )
 
     # --- looking up ---
@@ -242,15 +251,15 @@ class Workload:
         over_s = span_s(step, self._peers)
         updates = [self._any_of(self._population.present) for _ in range(round(step.updates_per_s * over_s))]
         await asyncio.gather(
-            self._over(over_s, range(count), lambda _: self._look_up_somebody(step.of, fresh=step.fresh)),
+            self._over(over_s, range(count), lambda _: self._look_up_somebody(step.of, step.by, fresh=step.fresh)),
             self._over(over_s, [life for life in updates if life is not None], self._update),
         )
 
-    async def _look_up_somebody(self, of: str, *, fresh: bool) -> None:
+    async def _look_up_somebody(self, of: str, by: str, *, fresh: bool) -> None:
         """One lookup that leaves its node. In a small network many do not: those are counted apart, and others are
         drawn in their place."""
         for _ in range(_DRAWS):
-            who = self._any_of(self._population.present)
+            who = self._any_of(self._askers(by))
             if who is None:
                 return
             if of == "nobody":
@@ -262,6 +271,11 @@ class Workload:
                 key, owner = life.resident.key, life.resident
             if not await self._look_up(who, key, owner, fresh=fresh):
                 return
+
+    def _askers(self, by: str) -> list[Life]:
+        if by == "anybody":
+            return self._population.present
+        return [life for life in self._underworld.victims if life in self._population.up]
 
     def _owner(self, of: str, other_than: Life) -> Life | None:
         """Somebody who said something of itself."""
@@ -281,6 +295,8 @@ class Workload:
                 return list(population.crashed)
             case "left":
                 return list(population.left)
+            case "aimed":
+                return [life for life in self._underworld.aimed if life in population.up]
             case _:
                 return population.lives
 

@@ -9,8 +9,10 @@ from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from atonce_sim.bystanders import Bystander
 from atonce_sim.latency import Constant
 from atonce_sim.loop import VirtualLoop
+from atonce_sim.toil import Effort, Toil
 from atonce_sim.trace import Trace
 from atonce_sim.virtual_datagrams import VirtualDatagrams, VirtualSocket
 from atonce_sim.virtual_disks import VirtualDisk, VirtualDisks
@@ -65,7 +67,9 @@ class World:
     """All hosts and what lies between them. Conditions may be changed while it runs, but for those of `latency`.
 
     `latency_s` (one way, the same between all hosts) and `loss` are short for the `conditions` most tests want.
-    `cipher` is how all hosts seal their datagrams.
+    `cipher` is how all hosts seal their datagrams. In a `public` world each host has an address that is global, in a
+    subnet of its own. `effort`: what datagrams cost those whom they reach; None: no time. (Then ciphers should be real
+    ones, which compute for one host at a time.)
     """
 
     def __init__(
@@ -76,8 +80,12 @@ class World:
         *,
         conditions: Conditions | None = None,
         cipher: CipherFactory = SodiumCipher,
+        public: bool = False,
+        effort: Effort | None = None,
     ) -> None:
         self.seed = seed
+        self.public = public
+        self.effort = effort
         self.conditions = conditions or Conditions(latency=Constant(latency_s * 1000), loss=loss)
         self.wires = Wires(self.conditions, seed)
         self.trace = Trace()
@@ -96,6 +104,8 @@ class World:
         """Sent to seeds by peers of their own accord, after they had joined."""
         self.unreachable: set[str] = _CutOff(self._tell_links)
         """Addresses of hosts that are cut off: nothing leaves or reaches them."""
+        self.bystanders: dict[str, Bystander] = {}
+        """By IP: those of whom is counted what reaches them."""
         self.cipher = cipher
         self.memo: Memo[Any, Any] = Memo(_MEMO)
         """Verified records, which all hosts share."""
@@ -107,13 +117,19 @@ class World:
 
     # --- hosts ---
 
-    def host(self, ip: str | None = None, *, skew_s: float = 0.0) -> "VirtualHost":
-        """A new host; its generator depends on the world's seed and its own number only."""
+    def host(self, ip: str | None = None, *, skew_s: float = 0.0, tireless: bool = False) -> "VirtualHost":
+        """A new host; its generator depends on the world's seed and its own number only. `tireless`: whatever it does
+        takes no time, in any world."""
         number = self._numbers
         self._numbers += 1
-        host = VirtualHost(self, ip or f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", number, 0, skew_s)
+        host = VirtualHost(self, ip or self._ip(number), number, 0, skew_s, tireless=tireless)
         self.hosts[host.ip] = host
         return host
+
+    def _ip(self, number: int) -> str:
+        if self.public:
+            return f"{50 + (number >> 16)}.{number >> 8 & 255}.{number & 255}.1"
+        return f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}"
 
     def enter(self) -> None:
         """Make this the world of the running loop: endpoints that are opened through the loop are opened here."""
@@ -133,7 +149,7 @@ class World:
     def restart(self, host: "VirtualHost") -> "VirtualHost":
         """The machine of `host`, which crashed or was shut down, runs again: the same address, clock and disks, another
         process with a generator of its own."""
-        again = VirtualHost(self, host.ip, host.number, host.boot + 1, host.skew_s)
+        again = VirtualHost(self, host.ip, host.number, host.boot + 1, host.skew_s, tireless=host.toil is None)
         self.hosts[host.ip] = again
         self.trace.event(self.loop.time(), "restart", host.number, host.ip)
         return again
@@ -223,6 +239,26 @@ class World:
         one, other = self.hosts.get(source), self.hosts.get(to)
         return one is not None and other is not None and not one.is_away and not other.is_away
 
+    def spoof(self, host: "VirtualHost", data: bytes, source: Address, to: Address) -> None:
+        """`host` sends a datagram that says it came from `source`."""
+        other, now = self.hosts.get(to.ip), self.loop.time()
+        self.datagrams += 1
+        if other is None or host.is_down:
+            return
+        self.trace.sent(now, host.number, other.number, data)
+        if not self.delivers(host.ip, to.ip):
+            return
+        for delay_s in self.wires.arrivals(host.number, other.number, len(data), now):
+            self.loop.post(delay_s, self._arrive_spoofed, data, source, to, other.number)
+
+    def _arrive_spoofed(self, data: bytes, source: Address, to: Address, number: int) -> None:
+        socket = self.sockets.get(to)
+        if socket is None:
+            return
+        if source.ip in self.bystanders:
+            self.bystanders[source.ip].on_spoofed(number, len(data))
+        socket.on_datagram(data, source)
+
     def on_seed_traffic(self, source: "VirtualHost", to: "VirtualHost", data: bytes) -> None:
         """A datagram from or to a seed."""
         self.seed_bytes += len(data)
@@ -240,6 +276,11 @@ class World:
             link.on_cut()
 
     # --- the loop ---
+
+    @property
+    def wall(self) -> float:
+        """Unix seconds, as a clock that is right has them."""
+        return EPOCH + self.loop.time()
 
     @property
     def loop(self) -> VirtualLoop:
@@ -312,7 +353,7 @@ _INLINE, _LITERALS = _Inline(), _Literals()
 class VirtualHost(Host):
     """A machine in the world: hand it to a node, a peer or a seed."""
 
-    def __init__(self, world: World, ip: str, number: int, boot: int, skew_s: float) -> None:
+    def __init__(self, world: World, ip: str, number: int, boot: int, skew_s: float, *, tireless: bool = False) -> None:
         self.world = world
         self.ip = ip
         self.number = number
@@ -333,13 +374,15 @@ class VirtualHost(Host):
         """UDP payload, and frames of links."""
         self.bound: set[Address] = set()
         """Where its sockets and ports are, or were."""
+        self.toil = Toil(world.effort, lambda: world.loop) if world.effort is not None and not tireless else None
+        """Where what it does takes time."""
         self._disks: list[VirtualDisk] = []
         super().__init__(
             links=self._links,
             clock=self.virtual_clock,
             datagrams=VirtualDatagrams(self),
             disk=self._disk,
-            cipher=world.cipher,
+            cipher=self.toil.cipher(world.cipher) if self.toil is not None else world.cipher,
             memo=world.memo,
             resolver=_LITERALS,
             routes=_Cables(self),
