@@ -164,6 +164,11 @@ class DhtConfig:
     lottery_epoch_s: float = 7200.0
     """For so long the same members stay of those that do not fit: a record's life."""
     members_deadline_s: float = 60.0
+    members_at_once: int = 3
+    """Pages that one holder is asked for at once to list a topic: at 15 ms to and fro it lets one key ask as much. On
+    faster ways the burst covers it: the pages of a full topic are some 350."""
+    members_stretch: int = 24
+    """Members in a stretch of a topic's order, which is asked for page by page: four pages of six."""
     members_max_requests: int = 4000
     """To list a topic: all pages of all k holders, if each has a full topic, in memberships of average size."""
     members_walks: int = 3

@@ -90,6 +90,7 @@ PURE = [
             "skew",
             "sorted_ids",
             "storage",
+            "stretches",
             "topics",
             "turnover",
             "voices",

@@ -3,6 +3,7 @@
 import random
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -11,6 +12,7 @@ from support import LOCAL, NOW, PUBLIC, contact, identity, membership, public_ip
 from dht_atonce.config import DhtConfig, NetworkConfig
 from dht_atonce.dht.contact import Contact
 from dht_atonce.dht.roster import Lottery, Roster, place_of
+from dht_atonce.dht.stretches import Ask
 from dht_atonce.dht.topics import MemberList
 from dht_atonce.dht.wire import MAX_PAGE, Members
 from dht_atonce.endpoints import Address
@@ -57,30 +59,32 @@ def searching(
     return MemberList(topic_key(network, "a room"), PARSERS[network], config, random.Random(seed), now=0.0, limit=limit)
 
 
+def first(members: MemberList, who: Contact, answers: Holder) -> None:
+    """The step of the lookup that comes to `who`."""
+    ask = members.first(who)
+    members.on_page(ask, answers(ask.seed, ask.start), NOW)
+
+
 def gathered(holders: list[Holder], members: MemberList | None = None) -> tuple[list[int], MemberList]:
     """Go through with a search as the shell does; gives who was found, and the search."""
     members = members or searching()
     asked = {contact(number): answers for number, answers in enumerate(holders)}
     honest = []
     for who, answers in asked.items():
-        try:
-            members.on_page(who, answers(*members.first(who)), NOW)
+        with suppress(RecordError):
+            first(members, who, answers)
             honest.append(who)
-        except RecordError:
-            continue
     members.settle(honest)
-    waiting: list[tuple[Contact, bytes, int]] = []
+    waiting: list[Ask] = []
     while True:
         waiting += members.next(1.0)
-        assert len(waiting) <= CONFIG.alpha
-        assert members.is_asking == bool(waiting)
-        if not waiting:
+        assert max(Counter(ask.contact for ask in waiting).values(), default=0) <= CONFIG.members_at_once
+        assert waiting or not members.is_asking
+        if not members.is_asking:
             return [NUMBERS[record.peer_id.key] for record in members.members()], members
-        who, seed, start = waiting.pop(0)
-        try:
-            members.on_page(who, asked[who](seed, start), NOW)
-        except RecordError:
-            continue
+        ask = waiting.pop(0)
+        with suppress(RecordError):
+            waiting += members.on_page(ask, asked[ask.contact](ask.seed, ask.start), NOW)
 
 
 NUMBERS = {identity(number).id.key: number for number in range(400)}
@@ -114,9 +118,8 @@ def test_three_holders_that_agree_are_enough() -> None:
 
     found, members = gathered([counted(number) for number in range(20)])
     assert len(found) == 120
-    pages = max(count.values())
-    assert sum(number > 1 for number in count.values()) == 3
-    assert members.requests == sum(count.values()) <= 20 + 3 * pages
+    assert max(count.values()) <= 8  # all of them have a share in it
+    assert members.requests == sum(count.values()) <= 20 + 3 * 30  # of four members to a page, in 30 pages
 
 
 def test_a_few_members_take_no_more_than_the_first_pages() -> None:
@@ -189,6 +192,8 @@ def lie(what: str, seed: bytes) -> Members:
             return reply(blobs[::-1])
         case "twice":
             return reply([blobs[0], blobs[0]])
+        case "nothing, and more to come":
+            return reply([], 5)
         case "a next that is not behind the page":
             return reply(blobs, place_of(seed, ordered[-1].peer_id.key))
     raise AssertionError(what)
@@ -201,6 +206,7 @@ LIES = [
     "too long a life",
     "out of order",
     "twice",
+    "nothing, and more to come",
     "a next that is not behind the page",
 ]
 
@@ -208,23 +214,13 @@ LIES = [
 @pytest.mark.parametrize("what", LIES)
 def test_a_page_that_cannot_be_is_believed_in_nothing(what: str) -> None:
     members = searching()
-    seed, _ = members.first(contact(0))
+    ask = members.first(contact(0))
     with pytest.raises(RecordError):
-        members.on_page(contact(0), lie(what, seed), NOW)
+        members.on_page(ask, lie(what, ask.seed), NOW)
     members.settle([contact(0)])
     assert members.next(0.0) == []
     assert members.members() == []
     assert not members.is_asking
-
-
-def test_a_page_that_does_not_move_on_is_a_lie() -> None:
-    members = searching()
-    members.first(contact(0))
-    members.on_page(contact(0), reply([], 5), NOW)
-    members.settle([contact(0)])
-    assert [start for _, _, start in members.next(0.0)] == [5]
-    with pytest.raises(RecordError):
-        members.on_page(contact(0), reply([], 5), NOW)
 
 
 def test_a_holder_that_never_ends_is_asked_no_more_than_the_budget() -> None:
@@ -238,13 +234,12 @@ def test_a_holder_that_never_ends_is_asked_no_more_than_the_budget() -> None:
 def test_a_holder_can_tell_no_more_than_so_many() -> None:
     config = replace(CONFIG, members_from_holder=50)
     found, _ = gathered([holder(ALL)], searching(config=config))
-    assert 50 <= len(found) < 60
+    assert 50 <= len(found) < 50 + 4 * CONFIG.members_at_once
 
 
 def test_a_search_ends_at_its_deadline() -> None:
     members = searching()
-    seed, start = members.first(contact(0))
-    members.on_page(contact(0), holder(ALL)(seed, start), NOW)
+    first(members, contact(0), holder(ALL))
     members.settle([contact(0)])
     assert members.next(CONFIG.members_deadline_s) == []
     assert members.members()
@@ -253,11 +248,10 @@ def test_a_search_ends_at_its_deadline() -> None:
 def test_who_does_not_answer_is_asked_no_more() -> None:
     members = searching()
     for number in range(3):
-        who = contact(number)
-        members.on_page(who, holder(ALL)(*members.first(who)), NOW)
+        first(members, contact(number), holder(ALL))
     members.settle([contact(number) for number in range(3)])
-    for who, _, _ in members.next(0.0):
-        members.on_failure(who)
+    for ask in members.next(0.0):
+        members.on_failure(ask)
     assert members.next(0.0) == []
     assert not members.is_asking
 

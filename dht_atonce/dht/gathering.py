@@ -11,6 +11,7 @@ from dht_atonce.dht.family import FamilyServer
 from dht_atonce.dht.own import Signer
 from dht_atonce.dht.protocol import Answer
 from dht_atonce.dht.shared import Shared
+from dht_atonce.dht.stretches import Ask
 from dht_atonce.dht.topics import MemberList
 from dht_atonce.dht.wire import FindMembers, Members
 from dht_atonce.endpoints import Address
@@ -103,16 +104,24 @@ class _Gathering:
     def _pump(self) -> None:
         if self._done.done():
             return
-        for contact, seed, start in self._members.next(self._shared.now()):
-            protocol = self._where[contact].protocol
-            request = FindMembers(0, protocol.request_id(), protocol.flags, self._members.key, 0, seed, start)
-            protocol.ask(contact, request, partial(self._on_answer, contact))
+        self._ask(self._members.next(self._shared.now()))
         if not self._members.is_asking:
             self._done.set_result(None)
 
-    def _on_answer(self, contact: Contact, answer: Answer | None) -> None:
-        _on_page(self._shared, self._members, contact, answer)
-        self._pump()
+    def _ask(self, asks: list[Ask]) -> None:
+        for ask in asks:
+            protocol = self._where[ask.contact].protocol
+            request = FindMembers(0, protocol.request_id(), protocol.flags, self._members.key, 0, ask.seed, ask.start)
+            protocol.ask(ask.contact, request, partial(self._on_answer, ask))
+
+    def _on_answer(self, ask: Ask, answer: Answer | None) -> None:
+        if self._done.done():
+            return
+        _, following = _on_page(self._shared, self._members, ask, answer)
+        if following:
+            self._ask(following)
+        else:
+            self._pump()
 
 
 class _MemberCrawl(Crawl):
@@ -123,14 +132,17 @@ class _MemberCrawl(Crawl):
         super().__init__(*args, **kwargs)
 
     def _ask(self, contact: Contact) -> None:
-        seed, start = self._members.first(contact)
-        request = FindMembers(0, self._protocol.request_id(), self._flags, self._target, self._want, seed, start)
-        self._protocol.ask(contact, request, partial(self._on_answer, contact))
+        ask = self._members.first(contact)
+        request = FindMembers(
+            0, self._protocol.request_id(), self._flags, self._target, self._want, ask.seed, ask.start
+        )
+        self._protocol.ask(contact, request, partial(self._on_first, ask))
 
-    def _on_answer(self, contact: Contact, answer: Answer | None) -> None:
+    def _on_first(self, ask: Ask, answer: Answer | None) -> None:
         if self.done.done():
             return
-        page = _on_page(self._shared, self._members, contact, answer)
+        contact = ask.contact
+        page, _ = _on_page(self._shared, self._members, ask, answer)
         if page is None or answer is None:
             self.lookup.on_failure(contact)
         else:
@@ -140,14 +152,13 @@ class _MemberCrawl(Crawl):
         self._pump()
 
 
-def _on_page(shared: Shared, members: MemberList, contact: Contact, answer: Answer | None) -> Members | None:
-    """The page in an answer, taken in; None if there is none, or none that can be believed."""
+def _on_page(shared: Shared, members: MemberList, ask: Ask, answer: Answer | None) -> tuple[Members | None, list[Ask]]:
+    """The page in an answer, taken in, and what is asked next; None if there is none, or none that can be believed."""
     if answer is None or not isinstance(answer.reply, Members):
-        members.on_failure(contact)
-        return None
+        members.on_failure(ask)
+        return None, []
     try:
-        members.on_page(contact, answer.reply, shared.wall())
+        return answer.reply, members.on_page(ask, answer.reply, shared.wall())
     except RecordError as error:
         shared.counters[f"record.{error.reason}"] += 1
-        return None
-    return answer.reply
+        return None, []
