@@ -25,7 +25,7 @@ from support import (
 from atonce_sim.world import World
 from dht_atonce.config import DhtConfig
 from dht_atonce.dht.node import DhtNode
-from dht_atonce.dht.wire import FindMembers, Found, Members, Reply, Request
+from dht_atonce.dht.wire import FindMembers, FindValue, Found, Members, Reply, Request, Store, Stored, StoreOutcome
 from dht_atonce.endpoints import Address, Family, pack_address
 from dht_atonce.errors import MessageTooLarge
 from dht_atonce.records import topic_key
@@ -259,6 +259,60 @@ async def test_a_newcomer_that_dies_is_not_sent_the_rest() -> None:
     await asyncio.sleep(60)
     assert sum(node.counters["dht.handed_off"] for node in nodes) < 200
     await close(*nodes)
+
+
+@virtual
+async def test_when_a_holder_dies_the_next_one_is_given_all_members() -> None:
+    world = World()
+    nodes = await start_nodes(world, 12)
+    for node in holders(nodes):
+        for number in range(40):
+            node.shared.store.keep(membership(identity(number)), NOW)
+    dies = holders(nodes)[1]
+    await close(dies)
+    left = [node for node in nodes if node is not dies]
+    next_one = holders(left)[-1]
+    assert held(next_one) == 0
+    await asyncio.sleep(900)
+    assert held(next_one) == 40
+    await close(*left)
+
+
+@virtual
+async def test_a_topic_that_is_none_of_our_business_is_shed_and_not_listed() -> None:
+    nodes = await start_nodes(World(), 30)
+    target = int.from_bytes(KEY, "big")
+    far = max(nodes, key=lambda node: int.from_bytes(node.shared.node_key.id, "big") ^ target)
+    for number in range(10):
+        far.shared.store.keep(membership(identity(number), expires=NOW + 3600), NOW)
+    assert not await names(nodes[0])  # it may have been told of no goodbye
+    await asyncio.sleep(60)
+    assert (held(far), far.counters["dht.shed"]) == (0, 1)
+    await close(*nodes)
+
+
+@virtual
+async def test_a_membership_is_no_answer_to_whoever_looks_for_a_record() -> None:
+    world = World()
+    node, liar = await start_node(world), Stranger(world)
+    theirs = membership(identity(9), seq=1 << 60, incarnation=b"not ours")
+    conflicts: list[object] = []
+    node.on_conflict = conflicts.append
+
+    def answers(request: Request, source: Address) -> Reply:
+        head = (0, request.request_id, 0, bytes(16), pack_address(source), NOW * 1000)
+        if isinstance(request, Store):
+            return Stored(*head, StoreOutcome.NEWER_HELD, theirs.blob)
+        return Found(*head, [], [], theirs.blob if isinstance(request, FindValue) else b"")
+
+    liar.answers = answers
+    await node.bootstrap([liar.way_in])
+    await node.announce(TOPIC)
+    await node.announce(TOPIC)
+    assert conflicts == []
+    assert (await node.find(KEY, fresh=True)).record is None
+    assert node.counters["record.other_key"] >= 3
+    await close(node)
 
 
 @virtual

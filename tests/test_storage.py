@@ -497,6 +497,18 @@ def test_it_says_what_changed_and_what_expired() -> None:
     assert len(expired) == 2
 
 
+def test_a_topic_is_forgotten_whole() -> None:
+    ours = store()
+    for number in range(5):
+        ours.keep(joins(number), NOW)
+    ours.keep(presence(), NOW)
+    ours.forget(joins(0).key)
+    assert (ours.size, ours.count, ours.roster(joins(0).key)) == (1, 1, None)
+    ours.forget(joins(0).key)
+    ours.forget(presence().key)
+    assert (ours.size, ours.count) == (0, 0)
+
+
 # --- the interface of kademlia ---
 
 

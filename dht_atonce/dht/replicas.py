@@ -53,8 +53,8 @@ class Replicas:
             target = int.from_bytes(key, "big")
             if router.count_nearer(target, contact.long_id, k) >= k:
                 continue
-            nearest = router.find_neighbors(target, k)
-            if len(nearest) == k:
+            nearest = router.find_neighbors(target, k - 1)  # and we
+            if len(nearest) == k - 1:
                 self._hand_off.add(nearest[-1], key)
 
     def hand_over(self, now: float) -> None:
