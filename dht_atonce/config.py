@@ -88,8 +88,13 @@ class DhtConfig:
     lookup_deadline_s: float = 15.0
     lookup_max_requests: int = 100
     publish_max_requests: int = 300
-    agreement: int = 8
-    """`fresh=True` waits until this many of the nodes nearest to the key have answered (or k, if that is less)."""
+    near_alpha: int = 3
+    """The same where the nearest we know are so near to a key that they ought to have its record."""
+    agreement: int = 3
+    """A lookup that has a record goes on behind its answer until so many of the nearest have answered (or k, if that is
+    less); those without the newest record are mended."""
+    fresh_agreement: int = 8
+    """`fresh=True` waits for so many."""
     region: float = 0.75
     """Records are stored at all nodes that are nearer to the key than this many times k nodes ought to reach, and these
     are asked before absence is believed: the k nearest may all be somebody's who chose their ids."""

@@ -104,12 +104,13 @@ class FamilyServer(StockServer):
         k = shared.network.k
         known = self.router.find_neighbors(long_target, k, failing=True) if start is None else start
         region = self.region if wants_record else 0
+        agreement = shared.config.fresh_agreement if eager else shared.config.agreement
         lookup = Lookup(
             long_target,
             known,
             own_id=shared.node_key.id,
             need=need or k,
-            need_with_record=need or k if all_nearest else min(k, shared.config.agreement),
+            need_with_record=need or k if all_nearest else min(k, agreement),
             within=region,
             now=shared.now(),
             config=shared.config,

@@ -79,6 +79,8 @@ class Lookup:
         self._need_with_record = need if need_with_record is None else need_with_record
         self._within = within
         self._alpha = config.eager_alpha if eager else config.alpha
+        if within and start and not eager and start[0].long_id ^ target < within:
+            self._alpha = config.near_alpha
         self._spare = config.eager_spare if eager else 0
         self._deadline = now + config.lookup_deadline_s
         self._max_requests = max_requests or config.lookup_max_requests

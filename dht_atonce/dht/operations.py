@@ -51,6 +51,9 @@ _WATCHING_OVERHEAD: Final = 58 + 16 + 3 + 72  # the same of a WATCHING, without 
 _MEMBERS_OVERHEAD: Final = _FOUND_OVERHEAD + 5 + 9  # with `total` and `next`, in place of the record's header
 _CONTACT_SIZE: Final = {Family.IPV4: 40, Family.IPV6: 52}  # with its two bytes of msgpack
 _CHEAP_TOPIC: Final = 100  # members; to put a thousand in order takes 2 ms, which nobody gets for a forged address
+_TURNS: Final = 4  # of the contacts in a reply, so many stand for three times as many, each node names others of them
+_FARTHER: Final = 8
+_PARTS: Final = 3
 _OTHER: Final = {Family.IPV4: Family.IPV6, Family.IPV6: Family.IPV4}
 
 Head = tuple[int, bytes, int, bytes, bytes, int]
@@ -185,8 +188,15 @@ class Operations:
     def _nearest(self, family: Family, target: int, count: int, sender: Contact) -> list[bytes]:
         if count <= 0:
             return []
-        nearest = self._routers[family].find_neighbors(target, count, exclude=sender.id)
-        return [contact.packed for contact in nearest]
+        router = self._routers[family]
+        nearest = router.find_neighbors(target, count + _FARTHER, exclude=sender.id)
+        if len(nearest) > count > 2 * _TURNS:
+            # If all near the target named the same sixteen, nobody would hear of the k nearest beyond them.
+            sure = count - _TURNS
+            rest = nearest[sure:]
+            ours = dict.fromkeys(rest[router.node.long_id % _PARTS :: _PARTS] + rest)
+            nearest[sure:] = sorted(list(ours)[:_TURNS], key=rest.index)
+        return [contact.packed for contact in nearest[:count]]
 
     def _stored(self, asked: Asked, head: Head, blob: bytes, wall: float) -> Reply:
         if not asked.proved:

@@ -33,6 +33,7 @@ from dht_atonce.endpoints import subnet
 __all__ = ["ID_BITS", "KBucket", "RoutingTable", "Seat", "Seating"]
 
 _SPLIT_EVERY = 5  # Kademlia section 4.2, b = 5: buckets away from us are split to depths that are multiples of it
+_FEWEST = 4  # neighbours that tell anything of how many nodes there are
 _UNSURE = 5  # one in so many of the k nearest to a key may be nearer than we know of
 _MAX_NEWS = 4096  # of seats, that nobody fetched
 _LONG_S = 60.0  # who failed for longer has missed what newcomers are told
@@ -203,7 +204,8 @@ class RoutingTable(StockRoutingTable):
     def nodes(self) -> float:
         """How many nodes the network has, about, with ourselves."""
         if self._nodes is None:
-            self._nodes = network_size(self._live, self.node.long_id, self.ksize)
+            # All of the k nearest have seats, if they were met; beyond them we know some and not others.
+            self._nodes = network_size(self._live, self.node.long_id, max(_FEWEST, self.ksize // 2))
         return self._nodes
 
     def lonely_buckets(self, now: float) -> list[KBucket]:  # type: ignore[override] # is told the time
