@@ -71,16 +71,17 @@ class DhtConfig:
     """Requests of one lookup in flight that are not late."""
     eager_alpha: int = 8
     """The same of one that many must have answered before it is of any use: `fresh=True`, and publishing."""
-    eager_spare: int = 3
-    """Such a lookup asks so many beyond those that it waits for, in case some of these are dead."""
+    spare_share: int = 3
+    """Such a lookup asks one more for so many that it waits for, in case some of these are dead; and so does one that
+    has no record, for it waits for k."""
     first_timeout_s: float = 0.5
     """Retransmission timeout towards a node whose round trips are not known, while nobody's are."""
     min_timeout_s: float = 0.1
     max_timeout_s: float = 1.5
     tries: int = 2
-    hedge_factor: float = 2.0
+    hedge_factor: float = 1.5
     """A request is late after this many times the 75th percentile of recent round trips."""
-    stranger_factor: float = 1.5
+    stranger_factor: float = 2.0
     """A retransmission timeout, in times of lateness, towards a node whose own round trips are not known."""
     min_hedge_s: float = 0.005
     first_hedge_s: float = 0.25

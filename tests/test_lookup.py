@@ -76,7 +76,7 @@ def test_an_eager_one_asks_more_at_once() -> None:
 def test_an_eager_one_asks_some_it_takes_only_if_nearer_ones_are_dead() -> None:
     everybody = near(*range(1, 11))
     search = lookup(everybody, need=4, eager=True)
-    assert search.next(0.0, HEDGE) == everybody[:7]
+    assert search.next(0.0, HEDGE) == everybody[:5]
     for one in everybody[:3]:
         search.on_reply(one, [], None)
     search.next(0.0, HEDGE)

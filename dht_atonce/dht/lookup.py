@@ -81,10 +81,12 @@ class Lookup:
         self._alpha = config.eager_alpha if eager else config.alpha
         if within and start and not eager and start[0].long_id ^ target < within:
             self._alpha = config.near_alpha
-        self._spare = config.eager_spare if eager else 0
+        self._eager = eager
+        self._spare_share = config.spare_share
         self._deadline = now + config.lookup_deadline_s
         self._max_requests = max_requests or config.lookup_max_requests
         self._all = Candidates(target, own_id)
+        self._answers = 0
         # Those that are asked and not late, in the order in which they were asked
         self._asked: list[Candidate] = []
         # Those that are late and not overdue, in that order too
@@ -133,6 +135,7 @@ class Lookup:
         if candidate is None:
             return
         candidate.answered(record)
+        self._answers += 1
         self._all.add_all(contacts, candidate.hops + 1, candidate)
         if record is None:
             return
@@ -230,16 +233,18 @@ class Lookup:
         everybody, wanted, asked = self._all, self._wanted, self._asked
         order, distances = everybody.order, everybody.distances
         within = self._within if wanted == self._need else 0
+        spare = wanted // self._spare_share if self._eager or within else 0
         picked: list[Candidate] = []
         answered, expected, hoped_for, late, overdue = everybody.settled, 0, 0, 0, 0
         left = self._max_requests - self.requests
+        most = self._alpha + self._answers if left else 0
         for at in range(everybody.settled, len(order)):
             is_wanted = answered + expected < wanted or distances[at] < within
-            if not is_wanted and answered + expected >= wanted + self._spare:
+            if not is_wanted and answered + expected >= wanted + spare:
                 break
-            has_room = left > len(picked) and len(asked) < self._alpha + answered
-            if not has_room and expected + late:
+            if len(asked) >= most and expected + late:
                 break  # whoever else there is: nobody more is asked now, and it is not over
+            has_room = left > len(picked) and len(asked) < self._alpha + answered
             candidate = order[at]
             state = candidate.state
             if state is _ANSWERED:
