@@ -108,13 +108,18 @@ _EMBEDDING = tuple(
 _SPECIAL_OCTETS = frozenset((0, 10, 100, 127, 169, 172, 192, 198, 203, *range(224, 256)))
 """First octets of IPv4 ranges in which not everything is global (the IANA special-purpose registry, RFC 6890)."""
 
+_MULTICAST_OCTET = 224
+"""The first octet from which on no address is a host's: multicast, reserved, broadcast."""
+
 
 @lru_cache(maxsize=65536)
 def _is_acceptable_ip(ip: str, local: bool) -> bool:
     # Spoofed addresses are always new ones: most are judged here, at a tenth of the price.
-    with contextlib.suppress(OSError):
-        if socket.inet_pton(socket.AF_INET, ip)[0] not in _SPECIAL_OCTETS:
-            return True
+    if ":" not in ip:
+        with contextlib.suppress(OSError):
+            first = socket.inet_pton(socket.AF_INET, ip)[0]
+            if first not in _SPECIAL_OCTETS or (local and 0 < first < _MULTICAST_OCTET):
+                return True
     parsed = ipaddress.ip_address(ip)
     if parsed.is_unspecified or parsed.is_multicast:
         return False

@@ -108,6 +108,12 @@ def test_each_eighth_of_ipv4_is_judged_as_its_registry_says(octet: int) -> None:
         assert is_acceptable(Address(str(ip), 4000), local=False) == (ip.is_global and not ip.is_multicast)
 
 
+@given(st.ip_addresses(v=4) | st.integers(0, 255).map(lambda first: ipaddress.IPv4Address(first << 24)))
+def test_an_ipv4_address_is_acceptable_in_a_local_network_if_it_can_be_a_hosts(ip: ipaddress.IPv4Address) -> None:
+    is_nobodys = ip.is_unspecified or ip.is_multicast or ip.is_reserved
+    assert is_acceptable(Address(str(ip), 4000), local=True) == (not is_nobodys)
+
+
 @pytest.mark.parametrize("ip", GLOBAL)
 def test_a_global_address_is_acceptable_everywhere(ip: str) -> None:
     assert is_acceptable(Address(ip, 4000), local=False)

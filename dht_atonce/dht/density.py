@@ -28,16 +28,21 @@ def network_size(ids: list[int], own: int, count: int) -> float:
     `count` nodes; the most crowded of them is left out, for that may be a crowd round some key near us. It is off by a
     third or so, crowd or not.
     """
-    nodes, share, least = 1, 0.0, float("inf")
+    if not ids:
+        return 1.0
+    nodes, share, least, most = 1, 0.0, float("inf"), 0
     shells: list[tuple[int, float]] = []
-    for bit in range((ids[0] ^ own | ids[-1] ^ own).bit_length() if ids else 0):
+    at = bisect_left(ids, own)
+    nearest = min((other ^ own).bit_length() for other in ids[max(0, at - 1) : at + 1])
+    for bit in range(max(0, nearest - 1), (ids[0] ^ own | ids[-1] ^ own).bit_length()):
         lower = (own >> bit ^ 1) << bit
         first = bisect_left(ids, lower)
         inside = bisect_left(ids, lower + (1 << bit), first) - first
         shells.append((inside, 2.0 ** (bit - ID_BITS)))
         share = 2.0 ** (bit + 1 - ID_BITS)
         nodes += inside
-        if nodes - max(shells)[0] > count:
+        most = max(most, inside)
+        if nodes - most > count:
             break
     else:
         return float(nodes)  # so few that they are all

@@ -24,7 +24,11 @@ K = TypeVar("K")
 
 
 class Verdict(Enum):
-    """What is to become of a datagram; the value names the counter of those that do not pass."""
+    """What is to become of a datagram."""
+
+    def __init__(self, word: str) -> None:
+        self.counter = f"dht.{word}"
+        """Where those are counted that do not pass."""
 
     PASS = "passed"  # noqa: S105
     COOKIE = "cookies"

@@ -194,8 +194,9 @@ class Operations:
             # If all near the target named the same sixteen, nobody would hear of the k nearest beyond them.
             sure = count - _TURNS
             rest = nearest[sure:]
-            ours = dict.fromkeys(rest[router.node.long_id % _PARTS :: _PARTS] + rest)
-            nearest[sure:] = sorted(list(ours)[:_TURNS], key=rest.index)
+            turn = range(router.node.long_id % _PARTS, len(rest), _PARTS)
+            others = [at for at in range(len(rest)) if at not in turn]
+            nearest[sure:] = [rest[at] for at in sorted([*turn, *others][:_TURNS])]
         return [contact.packed for contact in nearest[:count]]
 
     def _stored(self, asked: Asked, head: Head, blob: bytes, wall: float) -> Reply:

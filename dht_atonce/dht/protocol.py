@@ -218,7 +218,7 @@ class SealedProtocol(KademliaProtocol):
             reply = answer_key_request(data, shared.network.network_id, shared.node_key.public)
             verdict = shared.gate.on_key_request(pack_address(source), shared.now())
             if verdict is not _PASS:
-                self._counters[f"dht.{verdict.value}"] += 1
+                self._counters[verdict.counter] += 1
             elif self._socket is not None:
                 self._socket.send(reply, source)
         elif kind == _KEY_REPLY:
@@ -240,7 +240,7 @@ class SealedProtocol(KademliaProtocol):
             opened = shared.sealer.open(data)
             self._on_request(opened, (contact_at if is_proved else stranger_at)(key, source), proof, len(data), now)
             return
-        self._counters[f"dht.{verdict.value}"] += 1
+        self._counters[verdict.counter] += 1
         if verdict is _SEND_COOKIE and self._socket is not None:
             answer = answer_with_cookie(data, shared.cookies.issue(source, key, now))
             self._counters["dht.sent_bytes"] += len(answer)

@@ -40,7 +40,7 @@ class ClockSkew:
     def correction_s(self) -> float:
         """What to add to our clock before we sign: 0 unless it is off by more than a minute."""
         # Asked for each packet: while most differ by less, so does the median.
-        if 2 * self._differing < len(self._offsets):
+        if not self._differing or 2 * self._differing < len(self._offsets):
             return 0.0
         offset = self.offset_s
         return offset if abs(offset) > self._config.clock_warn_s else 0.0
