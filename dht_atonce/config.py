@@ -129,7 +129,8 @@ class DhtConfig:
     reply_contacts_per_subnet: int = 2
     """Of one reply's contacts at most so many are asked (off in local networks)."""
     bucket_seats_per_subnet: int = 2
-    table_seats_per_subnet: int = 8
+    table_seats_per_subnet: int = 4
+    """Of one /24 (/48). Whoever has two subnets, as many do who rent machines, has eight seats of some hundred."""
     failures_to_go: int = 3
     """A failing contact loses its seat after so many failures in a row, each of `tries` tries, some seconds apart: at
     10 % loss that befalls a living one once in 20,000 checks."""

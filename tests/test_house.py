@@ -73,6 +73,7 @@ PURE = [
             "contact",
             "cookies",
             "density",
+            "doubts",
             "gate",
             "handoff",
             "holders",
