@@ -85,6 +85,10 @@ bench-rivals: ## Install the rivals that pip has not: OpenDHT and libtorrent (ap
 bench-flood: $(STAMP) ## Measure a node under 20,000 spoofed packets a second (fifteen seconds, Linux, an idle machine)
 	@$(BIN)/python benchmarks/flood.py $(ARGS)
 
+.PHONY: bench-topics
+bench-topics: $(STAMP) ## List a topic of a thousand members in a simulated network (two minutes; ARGS='NODES MEMBERS SAMPLES')
+	@$(BIN)/python benchmarks/topics.py $(ARGS)
+
 # The newest versions that fit pyproject.toml, tried out in an environment of their own; run the tests afterwards.
 .PHONY: constraints
 constraints: ## Renew constraints.txt

@@ -29,7 +29,7 @@ from dht_atonce.errors import (
 from dht_atonce.identity import Identity, PeerId
 from dht_atonce.messaging.inbox import Message
 from dht_atonce.peer import Peer
-from dht_atonce.records import PresenceRecord, ValueRecord
+from dht_atonce.records import MembershipRecord, PresenceRecord, ValueRecord
 
 __all__ = [
     "Address",
@@ -43,6 +43,7 @@ __all__ = [
     "IdentityInUse",
     "KeyChange",
     "KeyWatch",
+    "MembershipRecord",
     "Message",
     "MessageTooLarge",
     "MessagingConfig",

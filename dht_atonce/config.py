@@ -152,6 +152,35 @@ class DhtConfig:
     witness_s: float = 15.0
     """If nobody at all was heard for so long the network is ours to blame, and nobody's failures count."""
     max_records: int = 20_000
+    """Some 20 MB. An honest network of 2,000 peers and more leaves a node far fewer; when full, the farthest goes."""
+    records_per_origin: int = 64
+    """Records from one subnet, and values of one identity, in a network of more than `origins_from_nodes`: of a
+    thousand peers behind one address a node in such a network is to have forty."""
+    origins_from_nodes: int = 500
+    values_per_identity: int = 256
+    """In a smaller network: as many as an identity may have in all."""
+    topic_members: int = 1000
+    """Of one topic at one node: a twentieth of the store, and 50 s of handing on. Beyond it, a fair sample."""
+    topic_members_per_subnet: int = 8
+    """Of one topic at one node (off in local networks): as many as a table has seats for a subnet."""
+    topic_undialled: int = 250
+    """Members that name no endpoint, and so no subnet, take at most a quarter of a topic (off in local networks)."""
+    topic_goodbyes: int = 250
+    """Of those who left a topic. They live for two hours and would otherwise crowd out those who are there."""
+    lottery_epoch_s: float = 7200.0
+    """For so long the same members stay of those that do not fit: a record's life."""
+    members_deadline_s: float = 60.0
+    members_at_once: int = 3
+    """Pages that one holder is asked for at once to list a topic: at 15 ms to and fro it lets one key ask as much. On
+    faster ways the burst covers it: the pages of a full topic are some 350."""
+    members_stretch: int = 24
+    """Members in a stretch of a topic's order, which is asked for page by page: four pages of six."""
+    members_max_requests: int = 4000
+    """To list a topic: all pages of all k holders, if each has a full topic, in memberships of average size."""
+    members_walks: int = 3
+    """A topic is believed to be listed when so many holders were gone through and nobody is known to one alone."""
+    members_from_holder: int = 2048
+    """What one holder may tell us: more than a node keeps, and a bound for one that makes members up."""
     refresh_s: float = 900.0
     """A bucket in which no lookup of our own ended for so long is refreshed; the same for our neighbourhood, unless
     those with seats stay less than four times as long."""

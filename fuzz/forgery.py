@@ -15,7 +15,7 @@ from dht_atonce.endpoints import Address
 from dht_atonce.errors import PeerIdError, RecordError
 from dht_atonce.identity import Identity, PeerId
 from dht_atonce.memo import Memo
-from dht_atonce.records import PresenceRecord, RecordParser, ValueRecord
+from dht_atonce.records import MembershipRecord, PresenceRecord, RecordParser, ValueRecord
 
 __all__ = ["Forgeries", "Tally", "run"]
 
@@ -73,7 +73,12 @@ class Forgeries:
             case 1:  # another's signature, or another's payload
                 return blob[:_HEADER] + other[_HEADER:]
             case 2:  # another kind, or a record of another network
-                return rng.choice((blob[:1] + bytes([3 - blob[1]]) + blob[2:], rng.choice(self._foreign)))
+                return rng.choice(
+                    (
+                        blob[:1] + bytes([rng.choice([kind for kind in (1, 2, 3) if kind != blob[1]])]) + blob[2:],
+                        rng.choice(self._foreign),
+                    )
+                )
             case 3:  # the same signature in another form: S and S + L solve the same equation
                 scalar = int.from_bytes(blob[34:_HEADER], "little") + _ORDER * rng.choice((1, 2, 3))
                 return blob[:34] + (scalar % (1 << 256)).to_bytes(32, "little") + blob[_HEADER:]
@@ -144,6 +149,7 @@ def _originals(number: int, network: NetworkConfig = NETWORK) -> list[bytes]:
         PresenceRecord.sign(who, network, endpoints=at, capabilities=("room",), **says).blob,
         PresenceRecord.sign(who, network, status="gone", **says).blob,
         ValueRecord.sign(who, network, name=f"name {number}", value=b"value", **says).blob,
+        MembershipRecord.sign(who, network, topic="a room", endpoints=at, data=b"flute", **says).blob,
     ]
 
 

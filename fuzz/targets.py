@@ -41,7 +41,7 @@ from dht_atonce.errors import (
 from dht_atonce.identity import Identity, NodeKey, PeerId
 from dht_atonce.messaging import frames
 from dht_atonce.profile import Profile, State
-from dht_atonce.records import PresenceRecord, RecordParser, ValueRecord
+from dht_atonce.records import MembershipRecord, PresenceRecord, RecordParser, ValueRecord
 
 __all__ = ["REQUESTS", "TARGETS", "FuzzedNode", "Target", "make"]
 
@@ -94,6 +94,12 @@ def _presence(number: int = 0) -> PresenceRecord:
     endpoints = (Address("10.0.0.1", 4710), Address("fd00::1", 4711))
     says = {"seq": 1, "incarnation": b"one life", "expires": NOW + 3600}
     return PresenceRecord.sign(_identity(number), NETWORK, endpoints=endpoints, capabilities=("room",), **says)
+
+
+def _membership() -> MembershipRecord:
+    endpoints = (Address("10.0.0.1", 4710), Address("fd00::1", 4710))
+    says = {"seq": 1, "incarnation": b"one life", "expires": NOW + 3600}
+    return MembershipRecord.sign(_identity(0), NETWORK, topic="a room", endpoints=endpoints, data=b"flute", **says)
 
 
 def _value(number: int = 0) -> ValueRecord:
@@ -258,7 +264,7 @@ def _record() -> Target:
         except RecordError:
             return
 
-    return Target(feed, [_presence().blob, _value().blob, *_vectors("records", "record")])
+    return Target(feed, [_presence().blob, _value().blob, _membership().blob, *_vectors("records", "record")])
 
 
 def _signed_record() -> Target:
@@ -266,14 +272,15 @@ def _signed_record() -> Target:
     parser, who = RecordParser(NETWORK), _identity(0)
 
     def feed(payload: bytes) -> None:
-        kind = 1 + (zlib.crc32(payload) & 1)
-        signature = who.sign(b"atonce record v1" + bytes([kind]) + NETWORK.network_id + payload)
-        try:
-            parser.parse(bytes([1, kind]) + signature + payload, NOW)
-        except RecordError:
-            return
+        for kind in (b"\x01", b"\x02", b"\x03"):
+            signature = who.sign(b"atonce record v1" + kind + NETWORK.network_id + payload)
+            try:
+                parser.parse(b"\x01" + kind + signature + payload, NOW)
+            except RecordError:
+                continue
 
-    return Target(feed, [blob[66:] for blob in (_presence().blob, _value().blob, *_vectors("records", "record"))])
+    blobs = (_presence().blob, _value().blob, _membership().blob, *_vectors("records", "record"))
+    return Target(feed, [blob[66:] for blob in blobs])
 
 
 def _frame() -> Target:

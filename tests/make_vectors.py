@@ -17,6 +17,7 @@ from dht_atonce.codec import encode
 from dht_atonce.config import NetworkConfig
 from dht_atonce.dht import wire
 from dht_atonce.dht.contact import Contact, pack_contact
+from dht_atonce.dht.roster import place_of
 from dht_atonce.dht.sealing import (
     MIN_UNPROVED_FIND,
     PacketType,
@@ -29,7 +30,7 @@ from dht_atonce.discovery import seed_wire
 from dht_atonce.endpoints import Address, pack_address
 from dht_atonce.identity import node_id
 from dht_atonce.messaging import frames
-from dht_atonce.records import GONE, PresenceRecord, Record, ValueRecord
+from dht_atonce.records import GONE, MembershipRecord, PresenceRecord, Record, ValueRecord
 
 FOLDER = Path(__file__).parent / "vectors"
 
@@ -61,6 +62,12 @@ def presence(network: NetworkConfig = NETWORK, **says: Any) -> PresenceRecord:
 
 def value(name: str, data: bytes) -> ValueRecord:
     return ValueRecord.sign(ALICE, NETWORK, seq=SEQ, incarnation=INCARNATION, expires=EXPIRES, name=name, value=data)
+
+
+def membership(**says: Any) -> MembershipRecord:
+    return MembershipRecord.sign(
+        ALICE, NETWORK, seq=SEQ, incarnation=INCARNATION, expires=EXPIRES, topic="a room", **says
+    )
 
 
 def names() -> dict[str, list[Vector]]:
@@ -108,9 +115,10 @@ def records() -> dict[str, list[Vector]]:
     """Section 2."""
     online = presence(endpoints=(Address("1.1.1.1", 4000), Address("2606:4700::1111", 4001)), capabilities=("relay",))
     gone = presence(status=GONE)
+    member = membership(endpoints=(Address("1.1.1.1", 4000),), data=b"flute")
     of_others = [
         {"title": "a newer major version", "record": (b"\x02" + online.blob[1:]).hex(), "reason": "unknown_major"},
-        {"title": "an unknown kind", "record": (b"\x01\x03" + online.blob[2:]).hex(), "reason": "unknown_kind"},
+        {"title": "an unknown kind", "record": (b"\x01\x04" + online.blob[2:]).hex(), "reason": "unknown_kind"},
         {"title": "of another network", "record": presence(CERTIFIED).blob.hex(), "reason": "bad_signature"},
         {
             "title": "one byte of the payload changed",
@@ -118,6 +126,11 @@ def records() -> dict[str, list[Vector]]:
             "reason": "bad_signature",
         },
         {"title": "a field is missing", "record": _by_hand(1, _fields(online)[:-1]).hex(), "reason": "malformed"},
+        {
+            "title": "a membership with more than 128 B of data",
+            "record": _by_hand(3, [*_fields(member)[:-1], bytes(129)]).hex(),
+            "reason": "malformed",
+        },
     ]
     later = [
         {
@@ -125,7 +138,11 @@ def records() -> dict[str, list[Vector]]:
             "record": _by_hand(kind, [1, *_fields(record)[1:], *LATER]).hex(),
             "same_as": record.blob.hex(),
         }
-        for title, kind, record in (("a presence", 1, online), ("a value", 2, value("name", b"")))
+        for title, kind, record in (
+            ("a presence", 1, online),
+            ("a value", 2, value("name", b"")),
+            ("a membership", 3, member),
+        )
     ]
     return {
         "presence": [_presence("online", online), _presence("not to be dialled", presence(status="away"))],
@@ -144,6 +161,28 @@ def records() -> dict[str, list[Vector]]:
                 "key": record.key.hex(),
             }
             for title, record in (("an int", value("answer", encode(42))), ("a name in UTF-8", value("größe", b"")))
+        ],
+        "membership": [
+            {
+                "title": title,
+                "secret_seed": ALICE.secret_seed.hex(),
+                "network": NETWORK.name,
+                "seq": record.seq,
+                "incarnation": record.incarnation.hex(),
+                "expires": record.expires,
+                "topic": record.topic,
+                "status": record.status,
+                "endpoints": [[endpoint.ip, endpoint.port] for endpoint in record.endpoints],
+                "data": record.data.hex(),
+                "record": record.blob.hex(),
+                "key": record.key.hex(),
+            }
+            for title, record in (("a member", member), ("a member that has left", membership(status=GONE)))
+        ],
+        "places": [
+            {"seed": seed.hex(), "identity": who.id.key.hex(), "place": place_of(seed, who.id.key)}
+            for seed in (bytes(8), bytes(range(8)))
+            for who in (ALICE, BOB)
         ],
         "accepted": later,
         "refused": of_others,
@@ -178,7 +217,7 @@ def _presence(title: str, record: PresenceRecord) -> Vector:
 
 def bodies() -> dict[str, list[Vector]]:
     """What stands in the box: section 3."""
-    record = presence().blob
+    record, member, gone = presence().blob, membership().blob, membership(status=GONE).blob
     contact4 = pack_contact(Contact(NODE_A.public, IPV4))
     contact6 = pack_contact(Contact(NODE_A.public, IPV6))
     you4, you6 = pack_address(IPV4), pack_address(IPV6)
@@ -192,6 +231,8 @@ def bodies() -> dict[str, list[Vector]]:
         wire.Watch(0, REQUEST_ID, wire.FLAG_NO_SEAT, 0, [wire.pack_watch(TARGET, None)]),
         wire.Notify(0, REQUEST_ID, 0, presence().key, record),
         wire.Notify(0, REQUEST_ID, 0, TARGET, b""),
+        wire.FindMembers(0, REQUEST_ID, 0, TARGET, 0, bytes(range(8)), 0),
+        wire.FindMembers(0, REQUEST_ID, 0, TARGET, 2, bytes(range(8)), 2**63 + 1),
     ]
     replies: list[wire.Reply] = [
         wire.Pong(0, REQUEST_ID, 0, COOKIE, you4, TIME_MS),
@@ -206,6 +247,8 @@ def bodies() -> dict[str, list[Vector]]:
         wire.Watching(0, REQUEST_ID, 0, COOKIE, you6, TIME_MS, 300, bytes([wire.WATCHED | wire.NEARER]), []),
         wire.Noted(0, REQUEST_ID, 0, COOKIE, you4, TIME_MS, wire.NoteOutcome.NOTED),
         wire.Noted(0, REQUEST_ID, 0, b"", you4, TIME_MS, wire.NoteOutcome.NOT_WATCHED),
+        wire.Members(0, REQUEST_ID, 0, COOKIE, you4, TIME_MS, [contact4], [contact6], 2, 0, [member, gone]),
+        wire.Members(0, REQUEST_ID, 0, b"", you6, TIME_MS, [], [], 1000, 2**63 + 1, [member]),
     ]
     return {
         "requests": [_body(request) for request in requests],
@@ -222,6 +265,7 @@ def bodies() -> dict[str, list[Vector]]:
                 ("a key that is no id", [6, 0, REQUEST_ID, 0, TARGET[:19], b""]),
                 ("a short request id", [1, 0, REQUEST_ID[:7], 0]),
                 ("a target that is no id", [2, 0, REQUEST_ID, 0, TARGET[:19], 0]),
+                ("a seed that is too short", [7, 0, REQUEST_ID, 0, TARGET, 0, bytes(7), 0]),
                 ("a record beyond 512 B", [4, 0, REQUEST_ID, 0, bytes(513)]),
                 ("a field is missing", [2, 0, REQUEST_ID, 0, TARGET]),
             )

@@ -19,7 +19,7 @@ from dht_atonce.dht.wire import Reply, Request, reply_decoder, request_decoder
 from dht_atonce.endpoints import Address, Family
 from dht_atonce.errors import WireError
 from dht_atonce.identity import Identity, NodeKey
-from dht_atonce.records import PresenceRecord, ValueRecord
+from dht_atonce.records import MembershipRecord, PresenceRecord, ValueRecord
 
 P = ParamSpec("P")
 
@@ -95,6 +95,22 @@ def value_record(
     """A value record, of identity 0 if nobody else is named."""
     return ValueRecord.sign(
         who or identity(0), network, seq=seq, expires=expires, incarnation=incarnation, name=name, value=value
+    )
+
+
+def membership(
+    who: Identity | None = None,
+    topic: str = "a room",
+    network: NetworkConfig = LOCAL,
+    *,
+    seq: int = 1,
+    expires: int = NOW + 3600,
+    incarnation: bytes = INCARNATION,
+    **says: Any,
+) -> MembershipRecord:
+    """A membership record, of identity 0 if nobody else is named."""
+    return MembershipRecord.sign(
+        who or identity(0), network, seq=seq, expires=expires, incarnation=incarnation, topic=topic, **says
     )
 
 

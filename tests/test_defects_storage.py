@@ -1,6 +1,7 @@
 """Defects of stock's storage and of what it does with values, each beside ours. docs/security.md has the rows."""
 
 import asyncio
+import random
 
 from defects_support import ID, STOCK, Kept, StockStranger, promise, stock_server
 from kademlia.network import Server
@@ -182,7 +183,7 @@ async def test_a_storage_has_a_bound_and_knows_what_it_holds(side: str) -> Kept:
             storage[number.to_bytes(20, "big")] = b""
         return {"a bound": len(storage.data) <= 20_000, "knows": bytes(20) in storage}
     records = [value_record(str(number)) for number in range(60)]
-    store = RecordStore(0, LOCAL, DhtConfig(max_records=40))
+    store = RecordStore(0, LOCAL, DhtConfig(max_records=40), random.Random(1))
     for record in records:
         store.keep(record, NOW)
     nearest = min(records, key=lambda record: record.key)
@@ -205,6 +206,6 @@ async def test_an_empty_storage_is_not_replaced(side: str) -> Kept:
         mine = SizedStorage()
         return Server(storage=mine).storage is mine
     shared = Shared(World().host(), LOCAL, node_key(1))
-    shared.store = SizedStore(0, LOCAL, DhtConfig())
+    shared.store = SizedStore(0, LOCAL, DhtConfig(), random.Random(1))
     server = FamilyServer(shared, Family.IPV4, {})
     return server.storage is shared.store and server.protocol.storage is shared.store

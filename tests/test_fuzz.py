@@ -69,7 +69,7 @@ def careless_contacts(raw: list[bytes], family: Family, *, local: bool) -> list[
 @pytest.mark.parametrize(
     ("name", "where", "careless"),
     [
-        ("signed-record", "dht_atonce.records.unpack_address", careless_address),
+        ("signed-record", "dht_atonce.records.record.unpack_address", careless_address),
         ("state", "dht_atonce.profile.unpack_address", careless_address),
         ("reply", "dht_atonce.dht.crawl.unpack_contacts", careless_contacts),
     ],

@@ -1,5 +1,6 @@
 """Hand-off: to each newcomer the records that it is to have, and no faster than the network can bear."""
 
+import random
 from collections import Counter
 from dataclasses import replace
 
@@ -73,6 +74,19 @@ def test_who_comes_again_gets_it_again_but_not_twice_at_once() -> None:
     assert len(drain(hand_off)) == 5
     hand_off.on_seated(ALICE, KEYS[:2])
     assert len(drain(hand_off, 100.0)) == 2
+
+
+def test_what_is_not_done_comes_again_after_the_others() -> None:
+    hand_off, order = HandOff(replace(CONFIG, handoff_per_s=1.0)), list[bytes]()
+    hand_off.on_seated(ALICE, KEYS[:3])
+    for now in range(10, 15):
+        for contact_, key in hand_off.take(float(now), everything):
+            order.append(key)
+            if key == KEYS[0] and order.count(key) < 4:
+                hand_off.again(contact_, key)
+    assert order[:4] == [KEYS[0], KEYS[1], KEYS[2], KEYS[0]]
+    assert order.count(KEYS[0]) == 4
+    assert hand_off.deadline(20.0) is None
 
 
 @settings(max_examples=40)
@@ -163,7 +177,8 @@ CROWD = [contact(number) for number in range(1, 41)]
 )
 def test_near_keys_are_those_that_counting_finds(steps: list[tuple[str, int]], limit: int) -> None:
     own = contact(0)
-    store, router = RecordStore(own.long_id, LOCAL, CONFIG), RoutingTable(own, 20, CONFIG, local=True, now=0.0)
+    store = RecordStore(own.long_id, LOCAL, CONFIG, random.Random(1))
+    router = RoutingTable(own, 20, CONFIG, local=True, now=0.0)
     near, now = NearKeys(own.long_id, limit), float(NOW)
     for what, number in steps:
         match what:

@@ -62,7 +62,7 @@ MUTUAL_FLOOR = 1
 
 PURE = [
     "dht_atonce/memo.py",
-    "dht_atonce/records.py",
+    "dht_atonce/records/*.py",
     "dht_atonce/watchdog.py",
     *(
         f"dht_atonce/dht/{name}.py"
@@ -79,9 +79,11 @@ PURE = [
             "holders",
             "lookup",
             "operations",
+            "origins",
             "own",
             "peers",
             "reach",
+            "roster",
             "routing",
             "seat_check",
             "rtt",
@@ -89,6 +91,8 @@ PURE = [
             "skew",
             "sorted_ids",
             "storage",
+            "stretches",
+            "topics",
             "turnover",
             "voices",
             "watches",

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from support import NOW, PUBLIC, Stranger, close, public_ip, start_node, value_record, virtual
+from support import NOW, PUBLIC, Stranger, close, membership, public_ip, start_node, value_record, virtual
 
 from atonce_sim.world import World
 from dht_atonce.config import DhtConfig
@@ -159,6 +159,22 @@ async def test_expiry_is_pushed_as_an_empty_record() -> None:
     await who.watch(node, pack_watch(KEY, None))
     await asyncio.sleep(120)
     assert [(key, record) for _, key, record in who.pushed] == [(KEY, b"")]
+    await close(node)
+
+
+@virtual
+async def test_a_topic_is_not_watched_and_its_members_are_not_pushed() -> None:
+    world = World()
+    node, early, late = await start_node(world), Follower(world), Follower(world, 1001)
+    key = membership().key
+    assert (await early.watch(node, pack_watch(key, None))).outcomes == bytes([WATCHED])  # it may become a value's key
+    node.shared.store.keep(membership(), NOW)
+    reply = await late.watch(node, pack_watch(key, None))
+    assert (reply.outcomes, reply.records) == (b"\0", [])
+    node.shared.store.keep(membership(seq=2), NOW)
+    await asyncio.sleep(30)
+    assert (early.pushed, late.pushed) == ([], [])
+    assert node.counters["dht.watch_full"] == 0
     await close(node)
 
 

@@ -3,11 +3,12 @@
 import random
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import LOCAL, NOW, PUBLIC, contact, identity, presence, value_record
+from support import LOCAL, NOW, PUBLIC, contact, identity, membership, presence, value_record
 
 from dht_atonce.codec import encode
 from dht_atonce.config import DhtConfig, NetworkConfig
@@ -17,9 +18,11 @@ from dht_atonce.dht.routing import RoutingTable
 from dht_atonce.dht.storage import RecordStore
 from dht_atonce.dht.wire import (
     FLAG_NO_SEAT,
+    FindMembers,
     FindNode,
     FindValue,
     Found,
+    Members,
     NeedCookie,
     Noted,
     NoteOutcome,
@@ -39,7 +42,7 @@ from dht_atonce.dht.wire import (
 )
 from dht_atonce.endpoints import Address, Family, pack_address
 from dht_atonce.errors import RecordError
-from dht_atonce.records import MAX_RECORD, RecordParser, ValueRecord
+from dht_atonce.records import GONE, MAX_RECORD, RecordParser, ValueRecord
 
 OWN = contact(0)
 ASKER = contact(1)
@@ -66,15 +69,16 @@ class Node:
         stores: bool = True,
         no_seat: bool = False,
         max_records: int = 100,
+        topic_members: int = 1000,
     ) -> None:
-        config = replace(DhtConfig(), max_records=max_records)
+        config = replace(DhtConfig(), max_records=max_records, topic_members=topic_members)
         roomy = replace(network, k=64)
         self.routers = {f: RoutingTable(OWN, 64, config, local=True, now=0.0) for f in Family}
         for number in range(2, 2 + ipv4):
             self.routers[Family.IPV4].on_proved(contact(number, f"10.0.{number}.1"), 0.0)
         for number in range(1000, 1000 + ipv6):
             self.routers[Family.IPV6].on_proved(contact(number, f"fd00::{number:x}"), 0.0)
-        self.store = RecordStore(OWN.long_id, network, config)
+        self.store = RecordStore(OWN.long_id, network, config, random.Random(1))
         self.counters: Counter[str] = Counter()
         self.operations = Operations(
             family,
@@ -428,3 +432,106 @@ def test_the_same_question_has_the_same_answer() -> None:
         target = rng.randbytes(20)
         answers = {encode(Node(ipv4=40).answer(FindNode(0, ID, 0, target, 0))) for _ in range(2)}
         assert len(answers) == 1
+
+
+# --- the members of a topic ---
+
+SEED = b"a seed ."
+JOINED = [membership(identity(number), data=bytes(number % 100)) for number in range(30)]
+TOPIC = JOINED[0].key
+
+
+def ask_members(start: int = 0, want: int = 0, key: bytes = TOPIC) -> FindMembers:
+    return FindMembers(0, ID, 0, key, want, SEED, start)
+
+
+def with_members(count: int = 30, **details: Any) -> Node:
+    node = Node(**details)
+    for record in JOINED[:count]:
+        node.store.keep(record, NOW)
+    return node
+
+
+@pytest.mark.parametrize("family", Family)
+def test_all_members_are_listed_page_by_page_and_contacts_on_the_first(family: Family) -> None:
+    node = with_members(family=family, ipv4=20, ipv6=20)
+    found, start, count = list[bytes](), 0, 0
+    while True:
+        reply = node.answer(ask_members(start), cookie=COOKIE)
+        assert isinstance(reply, Members)
+        assert size(reply) <= WHOLE
+        assert reply.total == 30
+        assert len(named(reply.contacts, family)) >= 8 if start == 0 else reply.contacts == []
+        assert reply.records
+        found += reply.records
+        count += 1
+        if not reply.next:
+            break
+        start = reply.next
+    assert sorted(found) == sorted(record.blob for record in JOINED)
+    assert count <= 9
+
+
+def test_the_first_page_names_the_other_family_too() -> None:
+    node = with_members(ipv4=20, ipv6=20)
+    reply = node.answer(ask_members(want=Family.IPV6))
+    assert isinstance(reply, Members)
+    assert len(reply.contacts) >= 8
+    assert reply.records
+    assert size(reply) <= WHOLE
+
+
+@settings(max_examples=60)
+@given(
+    st.integers(0, 30), st.integers(0, 40), st.integers(0, 40), st.sampled_from([0, 1, 2, 3]), st.integers(0, 2**64 - 1)
+)
+def test_no_page_is_larger_than_a_datagram(members: int, ipv4: int, ipv6: int, want: int, start: int) -> None:
+    for family in Family:
+        node = with_members(members, family=family, ipv4=ipv4, ipv6=ipv6)
+        for at in (0, start):
+            assert size(node.answer(ask_members(at, want), cookie=COOKIE)) <= WHOLE
+
+
+def test_a_node_without_members_says_who_is_nearer() -> None:
+    reply = Node(ipv4=20).answer(ask_members())
+    assert isinstance(reply, Members)
+    assert (len(reply.contacts), reply.total, reply.next, reply.records) == (16, 0, 0, [])
+
+
+def test_who_has_left_is_listed_but_not_counted() -> None:
+    node = with_members(3)
+    gone = membership(identity(1), seq=2, status=GONE)
+    node.store.keep(gone, NOW)
+    reply = node.answer(ask_members())
+    assert isinstance(reply, Members)
+    assert reply.total == 2
+    assert gone.blob in reply.records
+
+
+def test_a_page_that_does_not_fit_into_three_times_the_question_waits_for_a_cookie() -> None:
+    reply = with_members(3).answer(ask_members(), proved=False, room=WHOLE - 1, cookie=COOKIE)
+    assert reply == NeedCookie(0, ID, 0, COOKIE, pack_address(ASKER.address), NOW * 1000)
+    assert isinstance(with_members(3).answer(ask_members(), proved=False, room=WHOLE), Members)
+    assert isinstance(Node(ipv4=3).answer(ask_members(), proved=False, room=LEAST_ROOM), Members)
+
+
+def test_a_large_topic_is_put_in_order_for_nobody_without_an_address() -> None:
+    node = with_members(30, max_records=200)
+    for number in range(30, 100):
+        node.store.keep(membership(identity(number)), NOW)
+    assert isinstance(node.answer(ask_members(), proved=False), Members)
+    node.store.keep(membership(identity(100)), NOW)
+    assert isinstance(node.answer(ask_members(), proved=False), NeedCookie)
+    assert isinstance(node.answer(ask_members()), Members)
+
+
+def test_a_member_that_is_not_in_the_sample_is_passed_over() -> None:
+    node = with_members(topic_members=10)
+    held = node.store.roster(TOPIC)
+    assert held is not None
+    left_out = next(record for record in JOINED if held.get(record.peer_id.key) is None)
+    reply = node.answer(store(left_out.blob))
+    assert isinstance(reply, Stored)
+    assert (reply.outcome, reply.record) == (StoreOutcome.PASSED_OVER, b"")
+    inside = next(record for record in JOINED if held.get(record.peer_id.key) is not None)
+    assert node.answer(store(inside.blob)).outcome == StoreOutcome.STORED  # type: ignore[union-attr]

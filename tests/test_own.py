@@ -219,3 +219,37 @@ def test_the_record_is_what_the_signer_makes() -> None:
     assert own.record is record
     assert (record.peer_id, record.incarnation) == (identity(0).id, INCARNATION)
     assert ours.get(KEY) is own
+
+
+def test_a_goodbye_that_enough_nodes_know_of_is_said_once_and_for_all() -> None:
+    ours = records()
+    own = ours.put(KEY, sign_gone, 0.0, is_goodbye=True)
+    round_of(ours, own, 0.0, confirmed=1, known=50)
+    assert KEY in ours
+    assert own.due_at < QUARTER / 2
+    round_of(ours, own, 10.0, confirmed=2, known=50)
+    assert KEY not in ours
+    assert ours.deadline() == math.inf
+
+
+def test_alone_a_goodbye_is_kept_for_whoever_comes() -> None:
+    ours = records()
+    own = ours.put(KEY, sign_gone, 0.0, is_goodbye=True)
+    round_of(ours, own, 0.0, confirmed=0, known=0)
+    assert KEY in ours
+
+
+def test_nodes_that_have_passed_us_over_are_not_told_again() -> None:
+    ours = records()
+    own = ours.put(KEY, sign, 0.0)
+    round_of(ours, own, 0.0, confirmed=1, known=50)
+    assert own.due_at < QUARTER / 2
+    generation = ours.on_publishing(own)
+    ours.renew(own, NOW)
+    for number in (1, 2, 3, 4, 4):
+        ours.on_passed_over(KEY, bytes([number] * 20))
+    ours.on_published(own, generation, 10.0, known=50)
+    assert own.due_at > QUARTER / 2
+    assert ours.wanting() == []
+    ours.renew(own, NOW)
+    assert ours.wanting() == [KEY]  # a new record, a new chance

@@ -9,17 +9,20 @@ import nacl.bindings as sodium
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import LIFE, LOCAL, NOW, PUBLIC, identity, presence, signed_by_hand, value_record
+from support import LIFE, LOCAL, NOW, PUBLIC, identity, membership, presence, signed_by_hand, value_record
 
 from dht_atonce.codec import encode
 from dht_atonce.config import NetworkConfig
-from dht_atonce.endpoints import Address
+from dht_atonce.endpoints import Address, pack_address
 from dht_atonce.errors import MessageTooLarge, RecordError
 from dht_atonce.identity import PeerId
 from dht_atonce.memo import Memo
 from dht_atonce.records import (
     GONE,
+    MAX_MEMBER_DATA,
     MAX_RECORD,
+    AnyRecord,
+    MembershipRecord,
     PresenceRecord,
     Record,
     RecordMemo,
@@ -27,6 +30,7 @@ from dht_atonce.records import (
     ValueRecord,
     is_newer,
     presence_key,
+    topic_key,
     value_key,
 )
 
@@ -44,7 +48,7 @@ endpoints = st.lists(
 )
 
 
-def parse(blob: bytes, now: float | None = NOW, network: NetworkConfig = LOCAL) -> PresenceRecord | ValueRecord:
+def parse(blob: bytes, now: float | None = NOW, network: NetworkConfig = LOCAL) -> AnyRecord:
     return RecordParser(network).parse(blob, now)
 
 
@@ -60,6 +64,9 @@ def fields(record: Record, *more: object) -> list[object]:
     begin: list[object] = [0, record.peer_id.key, record.seq, record.incarnation, record.expires]
     if isinstance(record, PresenceRecord):
         return [*begin, record.status, [], list(record.capabilities), *more]
+    if isinstance(record, MembershipRecord):
+        where = [pack_address(endpoint) for endpoint in record.endpoints]
+        return [*begin, record.topic, record.status, where, record.data, *more]
     assert isinstance(record, ValueRecord)
     return [*begin, record.name, record.value, *more]
 
@@ -105,6 +112,25 @@ def test_a_value_is_read_as_it_was_signed(seq: int, expires: int, name: str, val
     assert (read.name, read.value) == (name, value)
     assert read.key == value_key(LOCAL, WHO.id, name)
     assert not read.is_goodbye
+
+
+@given(seqs, expiries, st.text(min_size=1, max_size=20), statuses, endpoints, st.binary(max_size=MAX_MEMBER_DATA))
+def test_a_membership_is_read_as_it_was_signed(
+    seq: int, expires: int, topic: str, status: str, where: list[Address], data: bytes
+) -> None:
+    signed = membership(topic=topic, seq=seq, expires=expires, status=status, endpoints=tuple(where), data=data)
+    read = parse(signed.blob)
+    assert read == signed
+    assert isinstance(read, MembershipRecord)
+    assert (read.topic, read.status, read.endpoints, read.data) == (topic, status, tuple(where), data)
+    assert read.key == topic_key(LOCAL, topic)
+    assert read.is_goodbye == (status == GONE)
+
+
+def test_a_topic_has_one_key_for_all_its_members_and_another_in_each_network() -> None:
+    assert membership(identity(0)).key == membership(identity(1)).key
+    keys = {topic_key(network, topic) for network in (LOCAL, OTHER) for topic in ("a", "b", "ab")}
+    assert len(keys) == 6
 
 
 def test_each_identity_name_kind_and_network_has_a_key_of_its_own() -> None:
@@ -182,10 +208,11 @@ SIGNED = [
     presence(endpoints=(Address("10.0.0.1", 4000),), capabilities=("relay",)),
     presence(status=GONE),
     value_record(),
+    membership(endpoints=(Address("10.0.0.1", 4000),), data=b"flute"),
 ]
 
 
-@pytest.mark.parametrize("record", SIGNED, ids=["presence", "goodbye", "value"])
+@pytest.mark.parametrize("record", SIGNED, ids=["presence", "goodbye", "value", "membership"])
 def test_every_single_bit_counts(record: Record) -> None:
     parser = RecordParser(LOCAL)
     assert parser.parse(record.blob, NOW) == record
@@ -195,7 +222,7 @@ def test_every_single_bit_counts(record: Record) -> None:
             parser.parse((number ^ 1 << bit).to_bytes(size, "big"), NOW)
 
 
-@pytest.mark.parametrize("record", SIGNED, ids=["presence", "goodbye", "value"])
+@pytest.mark.parametrize("record", SIGNED, ids=["presence", "goodbye", "value", "membership"])
 def test_every_truncation_is_refused(record: Record) -> None:
     for length in range(len(record.blob)):
         refusal(record.blob[:length])
@@ -214,6 +241,7 @@ def test_garbage_is_refused(data: bytes) -> None:
     refusal(data)
     refusal(b"\x01\x01" + data)
     refusal(b"\x01\x02" + data)
+    refusal(b"\x01\x03" + data)
 
 
 @given(st.binary(max_size=100), st.integers(0, 255))
@@ -236,7 +264,10 @@ def test_a_record_of_another_kind_is_refused() -> None:
     ambiguous = signed_by_hand(WHO, 1, encode([0, WHO.id.key, 1, bytes(8), NOW + 60, "online", [], []]))
     assert isinstance(parse(ambiguous), PresenceRecord)
     assert refusal(ambiguous[:1] + b"\x02" + ambiguous[2:]) in ("malformed", "bad_signature")
-    assert refusal(signed_by_hand(WHO, 3, both)) == "unknown_kind"
+    assert refusal(signed_by_hand(WHO, 3, both)) == "malformed"
+    assert refusal(signed_by_hand(WHO, 4, both)) == "unknown_kind"
+    member = membership().blob
+    assert refusal(member[:1] + b"\x02" + member[2:]) == "malformed"
 
 
 def test_a_signature_for_something_else_is_none_for_a_record() -> None:
@@ -306,9 +337,9 @@ def test_a_newer_major_version_is_refused() -> None:
 # --- the bytes as received ---
 
 
-@pytest.mark.parametrize("record", SIGNED[1:], ids=["goodbye", "value"])
+@pytest.mark.parametrize("record", SIGNED[1:], ids=["goodbye", "value", "membership"])
 def test_another_encoding_of_the_same_is_another_record_and_kept_as_it_came(
-    record: PresenceRecord | ValueRecord,
+    record: AnyRecord,
 ) -> None:
     kind = record.blob[1]
     blob = signed_by_hand(WHO, kind, wide(fields(record)))

@@ -15,6 +15,9 @@ from atonce_sim.scenario_file import library, load_scenario
 from atonce_sim.simulation import Options, simulate
 
 SIZES = {
+    "half-dies": [40],
+    "long-sessions": [20],
+    "quick-churn": [30],
     "churn": [30],
     "clock-skew": [40],
     "cold-start-1-2-3": [1, 2, 3],

@@ -24,7 +24,9 @@ from dht_atonce.codec import decode, encode
 from dht_atonce.config import NetworkConfig
 from dht_atonce.dht import wire
 from dht_atonce.dht.contact import Contact, pack_contact, unpack_contact
+from dht_atonce.dht.roster import place_of
 from dht_atonce.dht.sealing import (
+    Opened,
     PacketType,
     Sealer,
     answer_key_request,
@@ -38,7 +40,15 @@ from dht_atonce.endpoints import Address, pack_address, unpack_address
 from dht_atonce.errors import RecordError, WireError
 from dht_atonce.identity import Identity, NodeKey, PeerId, node_id
 from dht_atonce.messaging import frames
-from dht_atonce.records import PresenceRecord, RecordParser, ValueRecord, presence_key, value_key
+from dht_atonce.records import (
+    MembershipRecord,
+    PresenceRecord,
+    RecordParser,
+    ValueRecord,
+    presence_key,
+    topic_key,
+    value_key,
+)
 
 FILES = {name: json.loads((make_vectors.FOLDER / f"{name}.json").read_text("utf-8")) for name in make_vectors.FILES}
 
@@ -179,6 +189,38 @@ def test_value_records(vector: dict[str, Any]) -> None:
     assert blake2b(20, network.network_id + b"\x02" + who.id.key + vector["name"].encode()).hex() == vector["key"]
 
 
+@vectors("records", "membership")
+def test_membership_records(vector: dict[str, Any]) -> None:
+    network, who = NetworkConfig(name=vector["network"]), Identity(unhex(vector["secret_seed"]))
+    record = MembershipRecord.sign(
+        who,
+        network,
+        seq=vector["seq"],
+        incarnation=unhex(vector["incarnation"]),
+        expires=vector["expires"],
+        topic=vector["topic"],
+        status=vector["status"],
+        endpoints=tuple(Address(ip, port) for ip, port in vector["endpoints"]),
+        data=unhex(vector["data"]),
+    )
+    assert record.blob.hex() == vector["record"]
+    assert record.key.hex() == vector["key"]
+    assert topic_key(network, vector["topic"]) == record.key
+    assert RecordParser(network).parse(unhex(vector["record"]), NOW) == record
+    assert record.is_goodbye == (vector["title"] == "a member that has left")
+
+    packed = [pack_address(Address(ip, port)) for ip, port in vector["endpoints"]]
+    fields = [vector["topic"], vector["status"], packed, unhex(vector["data"])]
+    assert signed(vector, 3, fields).hex() == vector["record"]
+    assert blake2b(20, network.network_id + b"\x03" + vector["topic"].encode()).hex() == vector["key"]
+
+
+@vectors("records", "places")
+def test_places_of_members(vector: dict[str, Any]) -> None:
+    seed, who = unhex(vector["seed"]), unhex(vector["identity"])
+    assert place_of(seed, who) == vector["place"] == int.from_bytes(blake2b(8, seed + who), "big")
+
+
 @vectors("records", "accepted")
 def test_a_later_minor_version_of_a_record_is_accepted_and_kept(vector: dict[str, str]) -> None:
     parser = RecordParser(make_vectors.NETWORK)
@@ -196,8 +238,17 @@ def test_refused_records(vector: dict[str, str]) -> None:
 
 # --- 3. Datagrams ---
 
-OPS = {"Ping": 1, "FindNode": 2, "FindValue": 3, "Store": 4, "Watch": 5, "Notify": 6}
-ANSWERS = {"Pong": 1, "Found": 2, "Stored": 3, "NeedCookie": 4, "Refused": 5, "Watching": 6, "Noted": 7}
+OPS = {"Ping": 1, "FindNode": 2, "FindValue": 3, "Store": 4, "Watch": 5, "Notify": 6, "FindMembers": 7}
+ANSWERS = {
+    "Pong": 1,
+    "Found": 2,
+    "Stored": 3,
+    "NeedCookie": 4,
+    "Refused": 5,
+    "Watching": 6,
+    "Noted": 7,
+    "Members": 8,
+}
 
 
 def test_watches_are_packed_as_written() -> None:
@@ -241,7 +292,7 @@ def test_sealed_datagrams(vector: dict[str, Any]) -> None:
     body, sealed, kind = unhex(vector["body"]), unhex(vector["datagram"]), PacketType[vector["type"]]
     sealer = Sealer(sender, network_id, 1)
     assert sealer.seal(kind, recipient.public, body, nonce, cookie, vector["min_size"]) == sealed
-    assert Sealer(recipient, network_id, 1).open(sealed) == (kind, sender.public, cookie, body)
+    assert Sealer(recipient, network_id, 1).open(sealed) == Opened(kind, sender.public, cookie, body)
     assert vector["min_size"] <= len(sealed) <= 1232
 
     # The recipient's side, from docs/wire.md alone.

@@ -11,11 +11,9 @@ from bisect import bisect
 from enum import Enum
 
 from dht_atonce.dht.contact import Contact
-from dht_atonce.records import PresenceRecord, ValueRecord
+from dht_atonce.records import AnyRecord
 
 __all__ = ["Candidate", "Candidates", "State"]
-
-AnyRecord = PresenceRecord | ValueRecord
 
 _MAX_CANDIDATES = 256  # of all that replies name; farther ones would never be asked within the budget
 _MAX_ADDRESSES = 3  # of one node that are tried in one lookup

@@ -12,11 +12,9 @@ from dht_atonce.dht.shared import Shared
 from dht_atonce.dht.wire import FindNode, FindValue, Found
 from dht_atonce.endpoints import Family
 from dht_atonce.errors import RecordError
-from dht_atonce.records import PresenceRecord, ValueRecord
+from dht_atonce.records import AnyRecord, MembershipRecord
 
 __all__ = ["Crawl"]
-
-AnyRecord = PresenceRecord | ValueRecord
 
 # Where a contact's bytes have what `endpoints.subnet` gives
 _SUBNET = {Family.IPV4: slice(KEY_SIZE, KEY_SIZE + 3), Family.IPV6: slice(KEY_SIZE, KEY_SIZE + 6)}
@@ -127,7 +125,7 @@ class Crawl:
         if reply.record:
             try:
                 record = self._shared.parser.parse(reply.record, self._shared.wall())
-                if record.key != self._target or not self._wants_record:
+                if record.key != self._target or not self._wants_record or isinstance(record, MembershipRecord):
                     raise RecordError("other_key")
             except RecordError as error:
                 self._shared.counters[f"record.{error.reason}"] += 1
@@ -135,12 +133,17 @@ class Crawl:
                 if error.reason != "expired":  # that may be a slow clock; all else is a lie, and so may the contacts be
                     self.lookup.on_failure(contact)
                     return
-        if reply.other:
+        self._on_contacts(contact, reply.contacts, reply.other, record)
+
+    def _on_contacts(
+        self, contact: Contact, named: list[bytes], named_other: list[bytes], record: AnyRecord | None
+    ) -> None:
+        if named_other:
             other = Family.IPV6 if self._family is Family.IPV4 else Family.IPV4
-            for found in self._contacts(reply.other, other):
+            for found in self._contacts(named_other, other):
                 if len(self.other_contacts) < self._shared.network.k:
                     self.other_contacts[found.id] = found
-        contacts = self._contacts(reply.contacts, self._family)
+        contacts = self._contacts(named, self._family)
         self.lookup.on_reply(contact, contacts, record)
         if self.lookup.has_answer and not self.first.done():
             self.first.set_result(self.lookup.record)

@@ -19,11 +19,9 @@ from dht_atonce.dht.shared import Shared
 from dht_atonce.dht.wire import Request, Stored, StoreOutcome
 from dht_atonce.endpoints import Address, Family
 from dht_atonce.errors import RecordError
-from dht_atonce.records import PresenceRecord, ValueRecord
+from dht_atonce.records import AnyRecord
 
 __all__ = ["FamilyServer", "StoreRound"]
-
-AnyRecord = PresenceRecord | ValueRecord
 
 
 @dataclass(slots=True)
@@ -33,6 +31,8 @@ class StoreRound:
     asked: int = 0
     confirmed: list[Contact] = field(default_factory=list)
     """Who holds it now."""
+    passed_over: list[Contact] = field(default_factory=list)
+    """Whose topic is full, and the lot fell on others."""
     newer: AnyRecord | None = None
     """A newer record of the same key that somebody holds."""
 
@@ -90,6 +90,7 @@ class FamilyServer(StockServer):
         need: int | None = None,
         eager: bool = False,
         max_requests: int | None = None,
+        make: Callable[..., Crawl] = Crawl,
     ) -> Crawl:
         """Start a lookup of `target` (20 B) from `start` or from our table, until the nearest `need` (default: k) have
         answered.
@@ -97,6 +98,7 @@ class FamilyServer(StockServer):
         `eager`: its result is waited for as a whole, so more are asked at once.
         Where records are concerned (`wants_record`), so must all of the region that honest nodes are to be expected
         in. Once a record is found, a few of the nearest that agree are enough, unless `all_nearest` are to be found.
+        `make` makes the crawl, if it is to ask for something else.
         """
         shared, long_target = self._shared, int.from_bytes(target, "big")
         k = shared.network.k
@@ -116,7 +118,7 @@ class FamilyServer(StockServer):
             max_requests=max_requests,
         )
         shared.counters["dht.lookups"] += 1
-        crawl = Crawl(
+        crawl = make(
             self.protocol,
             shared,
             self.family,
@@ -192,6 +194,8 @@ class FamilyServer(StockServer):
                 continue
             if answer.reply.outcome == StoreOutcome.STORED:
                 round_.confirmed.append(contact)
+            elif answer.reply.outcome == StoreOutcome.PASSED_OVER:
+                round_.passed_over.append(contact)
             elif answer.reply.record:
                 round_.newer = self._newer_of_own(answer.reply.record, record, round_.newer)
         return round_
@@ -202,9 +206,9 @@ class FamilyServer(StockServer):
         except RecordError as error:
             self._shared.counters[f"record.{error.reason}"] += 1
             return best
-        if newer.key != record.key or newer.seq < record.seq or (best is not None and newer.seq <= best.seq):
+        if newer.key != record.key or newer.peer_id != record.peer_id or newer.seq < record.seq:
             return best
-        return newer
+        return newer if best is None or newer.seq > best.seq else best
 
     async def _gather(
         self, contacts: list[Contact], ask: Callable[[Contact, Callable[[Answer | None], None]], Any]

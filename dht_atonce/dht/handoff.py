@@ -66,6 +66,10 @@ class HandOff:
                 del self._queue[pair]
         return taken
 
+    def again(self, contact: Contact, key: bytes) -> None:
+        """What `take` gave is not done: it is given once more, after the others."""
+        self._queue[contact, key] = None
+
     def _look(self, pick: Pick) -> None:
         budget = SCAN
         while self._newcomers and budget and len(self._queue) < self._max_queue:

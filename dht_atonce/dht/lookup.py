@@ -21,11 +21,9 @@ from enum import Enum
 from dht_atonce.config import DhtConfig
 from dht_atonce.dht.candidates import Candidate, Candidates, State
 from dht_atonce.dht.contact import Contact
-from dht_atonce.records import PresenceRecord, ValueRecord, is_newer
+from dht_atonce.records import AnyRecord, is_newer
 
 __all__ = ["Lookup", "LookupEnd"]
-
-AnyRecord = PresenceRecord | ValueRecord
 
 # Read from the class, each of them costs more than the comparison that it is for.
 _CANDIDATE, _ASKED, _LATE, _OVERDUE, _ANSWERED, _FAILED = State

@@ -14,6 +14,7 @@ from dht_atonce.config import DhtConfig, NetworkConfig
 from dht_atonce.dht.contact import Contact
 from dht_atonce.dht.crawl import Crawl
 from dht_atonce.dht.family import FamilyServer
+from dht_atonce.dht.gathering import gather, membership_signer
 from dht_atonce.dht.notifier import Notifier
 from dht_atonce.dht.own import OwnRecords, Signer
 from dht_atonce.dht.publishing import Publisher, PublishResult
@@ -27,12 +28,10 @@ from dht_atonce.endpoints import Address, Family
 from dht_atonce.errors import WireError
 from dht_atonce.host import Host
 from dht_atonce.identity import Identity, NodeKey, PeerId
-from dht_atonce.records import PresenceRecord, ValueRecord, is_newer, value_key
+from dht_atonce.records import GONE, ONLINE, AnyRecord, MembershipRecord, ValueRecord, is_newer, topic_key, value_key
 from dht_atonce.tasks import TaskGroup
 
 __all__ = ["DhtNode", "FindResult", "KeyChange", "KeyWatch", "PublishResult", "WatchEvent"]
-
-AnyRecord = PresenceRecord | ValueRecord
 
 _KEY_BYTES = 20
 
@@ -56,7 +55,8 @@ class DhtNode:
     What a user of `kademlia` knows keeps its name: `DhtNode()` alone makes an ephemeral identity; `listen`; `bootstrap`
     with (ip, port, node key) or (ip, port); `set(name, value)` stores a signed value of ours and `get(name)` reads it;
     `get("<PeerId>/<name>")` reads anybody's; `stop()` is synchronous, `aclose()` waits. Storing under an arbitrary
-    key is refused: a key belongs to the identity that it is derived from.
+    key is refused: a key belongs to the identity that it is derived from, or is a topic's, under which each identity
+    has a record of its own (`announce`, `withdraw`, `members`).
     """
 
     def __init__(
@@ -87,6 +87,7 @@ class DhtNode:
             no_seat=no_seat,
             stores=stores,
         )
+        self.shared.store.network_size = self._network_size
         self.servers: dict[Family, FamilyServer] = {}
         self.on_seated: Callable[[Contact], None] | None = None
         """Told of each contact that newly got a seat."""
@@ -312,9 +313,7 @@ class DhtNode:
         held = self.shared.store.live(key, self.shared.wall())
         if held is not None and not fresh and self._is_ours(key):
             return FindResult(held, True, 0, 0, 0.0)
-        if self._lookups is None:
-            self._lookups = asyncio.Semaphore(self.shared.config.max_lookups)
-        async with self._lookups:
+        async with self._turn():
             crawls = [self._find_in(server, key, eager=fresh) for server in self.servers.values()]
             record, crawl = await self._newest(crawls) if fresh else await self._first(crawls)
         local = held is not None and is_newer(held, record)
@@ -330,6 +329,7 @@ class DhtNode:
 
         The nodes nearest to the key push it, so it takes about one round trip from when they have it; what a push did
         not bring comes with the next renewal, within two minutes. Several watches of one key share what they cost.
+        Nobody watches a topic's key for us: it has many records, and no newest one.
         Raises ValueError for what is no key, and on its start beyond 10,000 keys.
         """
         if len(key) != _KEY_BYTES:
@@ -387,7 +387,43 @@ class DhtNode:
         except WireError:
             return None
 
+    # --- topics ---
+
+    async def announce(self, topic: str, *, data: bytes = b"", endpoints: tuple[Address, ...] = ()) -> PublishResult:
+        """Take part in `topic`, from now on until `withdraw`: with at most 128 B of `data` that the app says of us, and
+        the TCP `endpoints` at which we can be dialled (at most four; without any we count as one who cannot be).
+
+        The name of a topic is all that it takes to list its members: one for few should be one that nobody can guess.
+        Whoever holds the records reads it. Raises `MessageTooLarge`; ValueError for a name that has not 1 to 64
+        characters, or for what is out of its bounds; else as `publish`.
+        """
+        sign = membership_signer(self.identity, self.shared.network, self.incarnation, topic, ONLINE, endpoints, data)
+        return await self.publish(topic_key(self.shared.network, topic), sign)
+
+    async def withdraw(self, topic: str) -> PublishResult:
+        """Leave `topic`, and say so; also if an earlier run of ours announced it. Raises as `announce`."""
+        sign = membership_signer(self.identity, self.shared.network, self.incarnation, topic, GONE)
+        return await self.publish(topic_key(self.shared.network, topic), sign, is_goodbye=True)
+
+    async def members(self, topic: str, *, limit: int | None = None) -> list[MembershipRecord]:
+        """The members of `topic` in random order, each with its newest record: all that the k nodes nearest to its key
+        hold, or with `limit` a random sample.
+
+        Ends by a minute and by 4,000 requests, with what was found by then. Raises ValueError for a `limit` below 1.
+        """
+        if limit is not None and limit < 1:
+            raise ValueError("a sample has at least one member")
+        key = topic_key(self.shared.network, topic)
+        servers = [(server, self._want(server.family)) for server in self.servers.values()]
+        async with self._turn():
+            return await gather(self.shared, servers, key, limit)
+
     # --- inside: finding ---
+
+    def _turn(self) -> asyncio.Semaphore:
+        if self._lookups is None:
+            self._lookups = asyncio.Semaphore(self.shared.config.max_lookups)
+        return self._lookups
 
     def _is_ours(self, key: bytes) -> bool:
         """Whether its owner tells us of newer records of this key: we said it ourselves, or are among the nearest."""
@@ -436,7 +472,13 @@ class DhtNode:
             self.counters["dht.repairs"] += 1
             server.protocol.store(contact, record.blob, lambda _: None)
 
+    def _network_size(self) -> float:
+        """How many nodes there seem to be, in the family that has more."""
+        return max((router.nodes for router in self._routers.values()), default=1)
+
     def _on_stored(self, record: AnyRecord, is_over: bool) -> None:
+        if isinstance(record, MembershipRecord):
+            return  # of a topic's key there is no newest record to push
         self._notifier.on_change(record.key)
         if not is_over:
             self._watcher.on_record(record)

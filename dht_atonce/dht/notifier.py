@@ -12,11 +12,9 @@ from dht_atonce.dht.shared import Shared
 from dht_atonce.dht.watching import Push, Watchers
 from dht_atonce.dht.wire import NEARER, WATCHED, Noted, NoteOutcome, Notify, Watch, unpack_watch
 from dht_atonce.endpoints import Family
-from dht_atonce.records import PresenceRecord, ValueRecord
+from dht_atonce.records import AnyRecord
 
 __all__ = ["Notifier"]
-
-AnyRecord = PresenceRecord | ValueRecord
 
 _RECORD_HEAD = 3  # bytes of msgpack before a record
 
@@ -67,8 +65,10 @@ class Notifier:
                 self._watchers.unwatch(sender, key)
                 outcomes.append(0)
                 continue
-            is_watched = self._watchers.watch(sender, key, lease_s, now)
-            if not is_watched:
+            # A topic has no newest record to push.
+            is_topic = self._shared.store.roster(key) is not None
+            is_watched = not is_topic and self._watchers.watch(sender, key, lease_s, now)
+            if not is_watched and not is_topic:
                 self._shared.counters["dht.watch_full"] += 1
             outcomes.append(is_watched * WATCHED | self._has_nearer(sender, key) * NEARER)
             record = self._shared.store.live(key, wall)

@@ -10,16 +10,20 @@ from typing import Final, NamedTuple
 import msgspec
 
 from dht_atonce.config import NetworkConfig
+from dht_atonce.datagrams import MAX_DATAGRAM
 from dht_atonce.dht.contact import KEY_SIZE, Contact
 from dht_atonce.dht.routing import RoutingTable
 from dht_atonce.dht.storage import RecordStore
 from dht_atonce.dht.wire import (
     FLAG_NO_SEAT,
     MAX_CONTACTS,
+    MAX_PAGE,
     MIN_CONTACTS_BESIDE_RECORD,
+    FindMembers,
     FindNode,
     FindValue,
     Found,
+    Members,
     NeedCookie,
     Noted,
     NoteOutcome,
@@ -44,12 +48,16 @@ __all__ = ["Asked", "Granted", "Operations"]
 
 _FOUND_OVERHEAD: Final = 58 + 16 + 3 + 72  # header, MAC, prefix, and a FOUND body without contacts and record
 _WATCHING_OVERHEAD: Final = 58 + 16 + 3 + 72  # the same of a WATCHING, without outcomes and records
+_MEMBERS_OVERHEAD: Final = _FOUND_OVERHEAD + 5 + 9  # with `total` and `next`, in place of the record's header
 _CONTACT_SIZE: Final = {Family.IPV4: 40, Family.IPV6: 52}  # with its two bytes of msgpack
-_Head = tuple[int, bytes, int, bytes, bytes, int]
+_CHEAP_TOPIC: Final = 100  # members; to put a thousand in order takes 2 ms, which nobody gets for a forged address
 _TURNS: Final = 4  # of the contacts in a reply, so many stand for three times as many, each node names others of them
 _FARTHER: Final = 8
 _PARTS: Final = 3
 _OTHER: Final = {Family.IPV4: Family.IPV6, Family.IPV6: Family.IPV4}
+
+Head = tuple[int, bytes, int, bytes, bytes, int]
+"""How each reply begins."""
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -126,19 +134,36 @@ class Operations:
                 return self._watching(asked, head, request, wall)
             case Notify():
                 return self._noted(head, request, wall)
+            case FindMembers():
+                return self._members(asked, head, request, wall)
 
-    def _found(
-        self,
-        asked: Asked,
-        head: _Head,
-        target: bytes,
-        want: int,
-        record: bytes,
-    ) -> Found | NeedCookie:
+    def _found(self, asked: Asked, head: Head, target: bytes, want: int, record: bytes) -> Found | NeedCookie:
         room = asked.room - _FOUND_OVERHEAD - len(record)
         if record and room < 0:
             # An old cookie and no padding: to leave the record out would say that there is none.
             return NeedCookie(*head)
+        return Found(*head, *self._contacts(asked, target, want, room), record)
+
+    def _members(self, asked: Asked, head: Head, request: FindMembers, wall: float) -> Members | NeedCookie:
+        roster = self._store.roster(request.key) if self._is_responsible(request.key) else None
+        if roster is not None and (asked.room < MAX_DATAGRAM or (not asked.proved and len(roster) > _CHEAP_TOPIC)):
+            # As above: a page that is cut short would say that the rest is not there.
+            return NeedCookie(*head)
+        room = asked.room - _MEMBERS_OVERHEAD
+        if roster is None:
+            return Members(*head, *self._contacts(asked, request.key, request.want, room), 0, 0, [])
+        is_first = request.start == 0
+        beside = MIN_CONTACTS_BESIDE_RECORD * _CONTACT_SIZE[self._family] if is_first else 0
+        page, following = roster.page(request.seed, request.start, wall, room=room - beside, most=MAX_PAGE)
+        records = [record.blob for record in page]
+        contacts: tuple[list[bytes], list[bytes]] = [], []
+        if is_first:
+            room -= sum(len(blob) + 3 for blob in records)
+            contacts = self._contacts(asked, request.key, request.want, room)
+        return Members(*head, *contacts, roster.live_count, following, records)
+
+    def _contacts(self, asked: Asked, target: bytes, want: int, room: int) -> tuple[list[bytes], list[bytes]]:
+        """Those nearest to `target` that fit into `room`: of our family, and of the other if it is asked for."""
         others: list[bytes] = []
         long_target = int.from_bytes(target, "big")
         other = _OTHER[self._family] if want else None
@@ -148,16 +173,17 @@ class Operations:
             others = self._nearest(other, long_target, count, asked.sender)
             room -= len(others) * _CONTACT_SIZE[other]
         count = min(MAX_CONTACTS, room // _CONTACT_SIZE[self._family])
-        return Found(*head, self._nearest(self._family, long_target, count, asked.sender), others, record)
+        return self._nearest(self._family, long_target, count, asked.sender), others
 
     def _held(self, key: bytes, wall: float) -> bytes:
         """The record of `key` that we answer with. What we were given before so many came who are nearer to it may be
         old by now: its owner does not tell us any more."""
         record = self._store.live(key, wall)
+        return record.blob if record is not None and self._is_responsible(key) else b""
+
+    def _is_responsible(self, key: bytes) -> bool:
         router = self._routers[self._family]
-        if record is None or not router.is_responsible(router.node.long_id, int.from_bytes(key, "big")):
-            return b""
-        return record.blob
+        return router.is_responsible(router.node.long_id, int.from_bytes(key, "big"))
 
     def _nearest(self, family: Family, target: int, count: int, sender: Contact) -> list[bytes]:
         if count <= 0:
@@ -172,7 +198,7 @@ class Operations:
             nearest[sure:] = sorted(list(ours)[:_TURNS], key=rest.index)
         return [contact.packed for contact in nearest[:count]]
 
-    def _stored(self, asked: Asked, head: _Head, blob: bytes, wall: float) -> Reply:
+    def _stored(self, asked: Asked, head: Head, blob: bytes, wall: float) -> Reply:
         if not asked.proved:
             return NeedCookie(*head)
         if not self._stores:
@@ -185,13 +211,15 @@ class Operations:
         keeping = self._store.keep(record, wall)
         if keeping.newer is not None:
             return Stored(*head, StoreOutcome.NEWER_HELD, keeping.newer.blob)
+        if keeping.passed_over:
+            return Stored(*head, StoreOutcome.PASSED_OVER, b"")
         if not keeping.kept:
             return Refused(*head, Refusal.FULL)
         if keeping.changed:
             self._counters["dht.stored"] += 1
         return Stored(*head, StoreOutcome.STORED, b"")
 
-    def _watching(self, asked: Asked, head: _Head, request: Watch, wall: float) -> Reply:
+    def _watching(self, asked: Asked, head: Head, request: Watch, wall: float) -> Reply:
         if not asked.proved:
             return NeedCookie(*head)
         if not self._stores or self.on_watch is None:
@@ -199,7 +227,7 @@ class Operations:
         room = asked.room - _WATCHING_OVERHEAD - len(request.watches)
         return Watching(*head, *self.on_watch(asked.sender, request, room, wall))
 
-    def _noted(self, head: _Head, request: Notify, wall: float) -> Reply:
+    def _noted(self, head: Head, request: Notify, wall: float) -> Reply:
         try:
             is_watched = self.on_notify is not None and self.on_notify(request, wall)
         except RecordError as error:

@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 
 from dht_atonce.config import DhtConfig, NetworkConfig
 from dht_atonce.dht.contact import Contact
-from dht_atonce.records import SKEW_S, PresenceRecord, ValueRecord
+from dht_atonce.records import SKEW_S, AnyRecord
 
 __all__ = ["OwnRecord", "OwnRecords", "Signer"]
 
-AnyRecord = PresenceRecord | ValueRecord
 Signer = Callable[[int, int], AnyRecord]
 """Makes the record with this seq and this expiry (Unix seconds)."""
 
@@ -29,6 +28,8 @@ class OwnRecord:
     """As last signed."""
     confirmed: list[bytes] = field(default_factory=list)
     """`NodeId`s that hold `record`."""
+    passed_over: list[bytes] = field(default_factory=list)
+    """Nodes whose sample of a topic's members `record` is not in: they have been told, and need not be again."""
     holders: list[Contact] = field(default_factory=list)
     """Who was nearest and held it when it was published last: told first of the next one."""
     due_at: float = 0.0
@@ -37,6 +38,11 @@ class OwnRecord:
     last_seq: int = 0
     generation: int = 0
     """Counts what the app said; a round of publishing that began before the latest word does not settle it."""
+
+    @property
+    def told(self) -> list[bytes]:
+        """Nodes that need not be told of `record` again."""
+        return self.confirmed + self.passed_over
 
 
 class OwnRecords:
@@ -83,6 +89,7 @@ class OwnRecords:
         own.record = own.sign(seq, int(wall) + life_s)
         own.last_seq = seq
         own.confirmed = []
+        own.passed_over = []
         return own.record
 
     def on_stored(self, key: bytes, node_id: bytes) -> None:
@@ -90,6 +97,12 @@ class OwnRecords:
         own = self._own.get(key)
         if own is not None and node_id not in own.confirmed:
             own.confirmed.append(node_id)
+
+    def on_passed_over(self, key: bytes, node_id: bytes) -> None:
+        """A node has too many members of a topic, and the latest record of `key` is not in its sample."""
+        own = self._own.get(key)
+        if own is not None and node_id not in own.told:
+            own.passed_over.append(node_id)
 
     def on_publishing(self, own: OwnRecord) -> int:
         """A round of publishing begins: not due again before it ends. Gives what `on_published` wants back."""
@@ -100,12 +113,18 @@ class OwnRecords:
         """A round of publishing ended, in a network of which `known` nodes were met: when is the next one due?
 
         At a quarter of the record's life; sooner, with a growing pause, if fewer than half of the replicas confirmed.
+        A goodbye that enough nodes know of is none of our records any more.
         """
         if own.generation != generation:
             return
         wanted = max(1, min(self._network.k, known) / 2)
-        if known and len(own.confirmed) < wanted:
+        if known and len(own.told) < wanted:
             self._back_off(own, now)
+            return
+        if known and own.is_goodbye:
+            # Said once and for all; the others hand it on until what it ended is over.
+            self._own = {key: other for key, other in self._own.items() if other is not own}
+            self._deadline = None
             return
         own.backoff_s = 0.0
         quarter = self._network.record_life_s / 4
@@ -128,7 +147,7 @@ class OwnRecords:
     def wanting(self) -> list[bytes]:
         """The keys of those whose latest record is held by fewer than k nodes."""
         k = self._network.k
-        return [key for key, own in self._own.items() if own.record is not None and len(own.confirmed) < k]
+        return [key for key, own in self._own.items() if own.record is not None and len(own.told) < k]
 
     def due(self, now: float) -> list[tuple[bytes, OwnRecord]]:
         """What is to be published now."""

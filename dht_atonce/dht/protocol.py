@@ -34,9 +34,11 @@ from dht_atonce.dht.sealing import (
 from dht_atonce.dht.shared import Shared
 from dht_atonce.dht.wire import (
     FLAG_NO_SEAT,
+    FindMembers,
     FindNode,
     FindValue,
     Found,
+    Members,
     NeedCookie,
     Noted,
     Notify,
@@ -66,6 +68,7 @@ _EXPECTED: dict[type[Any], tuple[type[Any], ...]] = {
     Store: (Stored, Refused),
     Watch: (Watching, Refused),
     Notify: (Noted, Refused),
+    FindMembers: (Members, Refused),
 }
 
 # Read from their classes, these cost more than what is done with them for each packet.

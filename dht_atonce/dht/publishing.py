@@ -15,11 +15,9 @@ from dht_atonce.dht.own import OwnRecord, OwnRecords, Signer
 from dht_atonce.dht.shared import Shared
 from dht_atonce.endpoints import Family
 from dht_atonce.errors import AtOnceError, ClockWrong
-from dht_atonce.records import PresenceRecord, ValueRecord
+from dht_atonce.records import AnyRecord
 
 __all__ = ["PublishResult", "Publisher"]
-
-AnyRecord = PresenceRecord | ValueRecord
 
 SPARE = 5  # one more replica for so many
 
@@ -148,6 +146,8 @@ class Publisher:
             self.own.on_stored(key, contact.id)
             if contact not in own.holders:
                 own.holders.append(contact)
+        for contact in round_.passed_over:
+            self.own.on_passed_over(key, contact.id)
 
     async def _store(
         self, crawls: dict[FamilyServer, Crawl], key: bytes, own: OwnRecord, record: AnyRecord
@@ -162,7 +162,7 @@ class Publisher:
             nearest = dict.fromkeys([*lookup.closest(self._replicas, server.region), *lookup.holders()])
             asked += len(nearest)
             own.holders += [contact for contact in nearest if contact.id in own.confirmed]
-            round_ = await server.store_at([contact for contact in nearest if contact.id not in own.confirmed], record)
+            round_ = await server.store_at([contact for contact in nearest if contact.id not in own.told], record)
             newer = round_.newer or newer
             self._on_round(key, own, round_)
         return asked, newer

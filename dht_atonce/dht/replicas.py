@@ -12,19 +12,19 @@ from dht_atonce.dht.routing import RoutingTable
 from dht_atonce.dht.shared import Shared
 from dht_atonce.dht.wire import Stored, StoreOutcome
 from dht_atonce.endpoints import Family
-from dht_atonce.records import PresenceRecord, ValueRecord
+from dht_atonce.errors import RecordError
+from dht_atonce.records import AnyRecord
 
 __all__ = ["Replicas"]
 
-AnyRecord = PresenceRecord | ValueRecord
-
+_LAST = b"\xff" * 32  # no identity comes after it
 _FAR = 2  # times k nearer ones: a record has no business with us even if half of them die at once
 
 
 class Replicas:
     """Of one node, in all families."""
 
-    __slots__ = ("_hand_off", "_near", "_own", "_own_id", "_servers", "_shared", "_shed_from")
+    __slots__ = ("_hand_off", "_near", "_own", "_own_id", "_servers", "_shared", "_shed_from", "_turns")
 
     def __init__(self, shared: Shared, servers: dict[Family, FamilyServer], own: OwnRecords) -> None:
         self._shared = shared
@@ -34,6 +34,8 @@ class Replicas:
         self._hand_off = HandOff(shared.config)
         self._near: dict[Family, NearKeys] = {}
         self._shed_from = 0
+        # Of whoever is handed the members of a topic, one after another: the identity that it got last
+        self._turns: dict[tuple[Contact, bytes], bytes] = {}
 
     # --- inputs ---
 
@@ -52,14 +54,14 @@ class Replicas:
             target = int.from_bytes(key, "big")
             if router.count_nearer(target, contact.long_id, k) >= k:
                 continue
-            nearest = router.find_neighbors(target, k)
-            if len(nearest) == k:
+            nearest = router.find_neighbors(target, k - 1)  # and we
+            if len(nearest) == k - 1:
                 self._hand_off.add(nearest[-1], key)
 
     def hand_over(self, now: float) -> None:
         """Store what is to be handed over by now."""
         for contact, key in self._hand_off.take(now, self._pick):
-            record = self._shared.store.live(key, self._shared.wall())
+            record = self._next_for(contact, key, self._shared.wall())
             server = self._servers.get(contact.address.family)
             if record is None or server is None:
                 continue
@@ -71,8 +73,8 @@ class Replicas:
         return self._hand_off.deadline(now)
 
     def shed(self) -> None:
-        """Forget records that many others are nearer to, some of them at each call: we would not be told of newer
-        ones."""
+        """Forget records and topics that many others are nearer to, some of them at each call: we would not be told of
+        newer ones."""
         store, routers = self._shared.store, [server.router for server in self._servers.values()]
         most = _FAR * self._shared.network.k
         keys = store.keys(self._shed_from)[:SCAN]
@@ -126,12 +128,47 @@ class Replicas:
             nearer -= 1  # the newcomer itself
         return min(nearer, k - 1) < senders and router.count_nearer(target, contact.long_id, k) < k
 
+    def _next_for(self, contact: Contact, key: bytes, wall: float) -> AnyRecord | None:
+        """What `contact` is handed of `key` now: its record, or of a topic one member after another, while other keys
+        have their turn between them; only our own membership if it is not to be a holder."""
+        roster, at = self._shared.store.roster(key), self._turns.pop((contact, key), None)
+        if roster is None:
+            return self._shared.store.live(key, wall)
+        if at is None and not self._is_for(self._servers[contact.address.family].router, contact, key):
+            own = self._own.get(key)
+            return own.record if own is not None else None
+        record = roster.following(at or b"", wall)
+        if record is not None:
+            self._turns[contact, key] = record.peer_id.key
+            self._hand_off.again(contact, key)
+        return record
+
     def _on_handed(self, contact: Contact, record: AnyRecord) -> Callable[[Answer | None], None]:
         def on_answer(answer: Answer | None) -> None:
-            own = self._own.get(record.key)
-            if answer is None or not isinstance(answer.reply, Stored) or answer.reply.outcome != StoreOutcome.STORED:
+            if answer is None and (contact, record.key) in self._turns:
+                self._turns[contact, record.key] = _LAST  # it is gone: the others need not be sent in vain
+            if answer is None or not isinstance(answer.reply, Stored):
                 return
-            if own is not None and own.record is record:
+            if answer.reply.outcome == StoreOutcome.NEWER_HELD:
+                self._on_newer(record, answer.reply.record)
+                return
+            own = self._own.get(record.key)
+            if own is None or own.record is not record:
+                return
+            if answer.reply.outcome == StoreOutcome.STORED:
                 self._own.on_stored(record.key, contact.id)
+            elif answer.reply.outcome == StoreOutcome.PASSED_OVER:
+                self._own.on_passed_over(record.key, contact.id)
 
         return on_answer
+
+    def _on_newer(self, record: AnyRecord, blob: bytes) -> None:
+        """Whom we handed `record` holds a newer one: where two networks grow together, either side has what is new."""
+        shared = self._shared
+        try:
+            newer = shared.parser.parse(blob, shared.wall())
+        except RecordError as error:
+            shared.counters[f"record.{error.reason}"] += 1
+            return
+        if (newer.key, newer.peer_id) == (record.key, record.peer_id):
+            shared.store.keep(newer, shared.wall())

@@ -15,7 +15,7 @@ from dht_atonce.datagrams import DatagramSocket
 from dht_atonce.dht.contact import Contact, shared_contact
 from dht_atonce.dht.sealing import MIN_UNPROVED_FIND, NONCE_SIZE, PacketType, key_request, nonce_of
 from dht_atonce.dht.shared import Shared
-from dht_atonce.dht.wire import FindNode, FindValue, Reply, Request
+from dht_atonce.dht.wire import FindMembers, FindNode, FindValue, Reply, Request
 from dht_atonce.endpoints import Address, pack_address
 from dht_atonce.errors import WireError
 
@@ -209,7 +209,7 @@ class Requests:
         unsealed = b"" if outstanding.needs_cookie_again else outstanding.cookie_packet
         cookie = outstanding.cookie = unsealed or shared.known.cookie(contact, now)
         self._nonces.pop(nonce_of(outstanding.datagram), None)
-        padded = not cookie and isinstance(request, FindNode | FindValue)
+        padded = not cookie and isinstance(request, FindNode | FindValue | FindMembers)
         try:
             nonce = shared.host.rng.randbytes(NONCE_SIZE)
             outstanding.datagram = shared.sealer.seal(

@@ -73,7 +73,7 @@ class Shared:
         self.unproved = UnprovedBudget(config, local=network.local)
         self.observed = ObservedAddress()
         self.skew = ClockSkew(config)
-        self.store = RecordStore(int.from_bytes(node_key.id, "big"), network, config)
+        self.store = RecordStore(int.from_bytes(node_key.id, "big"), network, config, host.rng)
         self.parser = RecordParser(network, host.memo)
 
     def wall(self) -> float:

@@ -39,6 +39,7 @@ class Upkeep:
         "_tidy_at",
         "_timer",
         "_timer_at",
+        "_turns",
     )
 
     def __init__(

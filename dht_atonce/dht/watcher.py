@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Self
@@ -17,12 +17,11 @@ from dht_atonce.dht.watches import KeyChange, Watches, WatchEvent
 from dht_atonce.dht.wire import Notify, Watch, Watching, pack_watch
 from dht_atonce.endpoints import Family
 from dht_atonce.errors import RecordError
-from dht_atonce.records import PresenceRecord, ValueRecord
+from dht_atonce.records import AnyRecord, MembershipRecord
 from dht_atonce.tasks import TaskGroup
 
 __all__ = ["KeyWatch", "Watcher"]
 
-AnyRecord = PresenceRecord | ValueRecord
 StartLookup = Callable[[FamilyServer, bytes], Crawl]
 
 
@@ -183,10 +182,7 @@ class Watcher:
             return False
         held = self._watches.record(request.key)
         if request.record and (held is None or held.blob != request.record):
-            record = self._shared.parser.parse(request.record, wall)
-            if record.key != request.key:
-                raise RecordError("other_key")
-            self._hear(record)
+            self._hear(self._parse(request.record, [request.key], wall))
         self._pump()
         return True
 
@@ -326,9 +322,7 @@ class Watcher:
         is_news = False
         for blob in blobs:
             try:
-                record = self._shared.parser.parse(blob, self._shared.wall())
-                if record.key not in batch.keys:
-                    raise RecordError("other_key")
+                record = self._parse(blob, batch.keys, self._shared.wall())
             except RecordError as error:
                 self._shared.counters[f"record.{error.reason}"] += 1
             else:
@@ -349,6 +343,12 @@ class Watcher:
         self._pump()
 
     # --- inside: those who read ---
+
+    def _parse(self, blob: bytes, keys: Sequence[bytes], wall: float) -> AnyRecord:
+        record = self._shared.parser.parse(blob, wall)
+        if record.key not in keys or isinstance(record, MembershipRecord):
+            raise RecordError("other_key")
+        return record
 
     def _hear(self, record: AnyRecord) -> bool:
         event = self._watches.on_record(record, self._shared.wall())

@@ -20,11 +20,9 @@ from dht_atonce.dht.contact import Contact
 from dht_atonce.dht.holders import RENEWED_AT, Batch, Holders
 from dht_atonce.dht.reach import Reach
 from dht_atonce.endpoints import Family
-from dht_atonce.records import PresenceRecord, ValueRecord, is_newer
+from dht_atonce.records import AnyRecord, is_newer
 
 __all__ = ["KeyChange", "WatchEvent", "Watches"]
-
-AnyRecord = PresenceRecord | ValueRecord
 
 _JITTER = 0.1
 

@@ -6,19 +6,22 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
-from dht_atonce.codec import U8, U16, U64, AddressBytes, Bytes8, Bytes20, Bytes32, WireStruct
+from dht_atonce.codec import U8, U16, U32, U64, AddressBytes, Bytes8, Bytes20, Bytes32, WireStruct
 from dht_atonce.records import MAX_RECORD, Record
 
 __all__ = [
     "FLAG_NO_SEAT",
     "MAX_CONTACTS",
+    "MAX_PAGE",
     "MAX_WATCHES",
     "MIN_CONTACTS_BESIDE_RECORD",
     "NEARER",
     "WATCHED",
+    "FindMembers",
     "FindNode",
     "FindValue",
     "Found",
+    "Members",
     "NeedCookie",
     "NoteOutcome",
     "Noted",
@@ -44,6 +47,8 @@ FLAG_NO_SEAT: Final = 1
 MAX_CONTACTS: Final = 16
 """In one reply and family."""
 MIN_CONTACTS_BESIDE_RECORD: Final = 8
+MAX_PAGE: Final = 16
+"""Membership records in one reply; no more than seven of the smallest fit."""
 MAX_WATCHES: Final = 32
 """In one request: with a cookie it is as long as a datagram may be."""
 WATCHED: Final = 0x01
@@ -66,6 +71,8 @@ class StoreOutcome(IntEnum):
     STORED = 0
     """Stored, or the same record was there already."""
     NEWER_HELD = 1
+    PASSED_OVER = 2
+    """The topic has more members than the node keeps, and this one is not in its sample."""
 
 
 class NoteOutcome(IntEnum):
@@ -130,6 +137,16 @@ class Notify(_Request, tag=6, frozen=True):
     record: RecordBytes
 
 
+class FindMembers(_Request, tag=7, frozen=True):
+    """Who is a member of the topic with this `key`, in the order of `seed`?"""
+
+    key: Bytes20
+    want: U8
+    seed: Bytes8
+    start: U64
+    """Only those whose place in that order is here or behind; 0: from the beginning, and who is nearest to `key`?"""
+
+
 class _Reply(WireStruct, frozen=True):
     minor: U8
     request_id: Bytes8
@@ -186,8 +203,20 @@ class Noted(_Reply, tag=7, frozen=True):
     outcome: U8
 
 
-Request = Ping | FindNode | FindValue | Store | Watch | Notify
-Reply = Pong | Found | Stored | NeedCookie | Refused | Watching | Noted
+class Members(_Reply, tag=8, frozen=True):
+    """A page of a topic's members; contacts only where the page is the first."""
+
+    contacts: ContactList
+    other: ContactList
+    total: U32
+    """Members held that have not left."""
+    next: U64
+    """Where the following page starts; 0 if there is none."""
+    records: Annotated[list[RecordBytes], Meta(max_length=MAX_PAGE)]
+
+
+Request = Ping | FindNode | FindValue | Store | Watch | Notify | FindMembers
+Reply = Pong | Found | Stored | NeedCookie | Refused | Watching | Noted | Members
 
 request_decoder: "msgspec.msgpack.Decoder[Request]" = msgspec.msgpack.Decoder(Request)
 reply_decoder: "msgspec.msgpack.Decoder[Reply]" = msgspec.msgpack.Decoder(Reply)

@@ -10,9 +10,11 @@ from atonce_sim.trace import Seen
 from dht_atonce.cipher import Cipher, CipherFactory
 from dht_atonce.codec import decode
 from dht_atonce.dht.wire import (
+    FindMembers,
     FindNode,
     FindValue,
     Found,
+    Members,
     NeedCookie,
     Noted,
     Notify,
@@ -159,17 +161,22 @@ def _words(message: Request | Reply) -> str:
             return f"WATCH {len(message.watches)} keys for {message.lease_s} s"
         case Notify():
             return f"NOTIFY {message.key.hex()[:8]} {len(message.record)} B"
+        case FindMembers():
+            return f"MEMBERS of {message.key.hex()[:8]} from {message.start:016x}"
         case Pong():
             return "PONG"
         case Found():
             record = f", a record of {len(message.record)} B" if message.record else ""
             return f"FOUND {len(message.contacts) + len(message.other)} contacts{record}"
         case Stored():
-            return f"STORED {StoreOutcome(message.outcome).name.lower()}" if message.outcome < 2 else "STORED"
+            known = message.outcome in StoreOutcome.__members__.values()
+            return f"STORED {StoreOutcome(message.outcome).name.lower()}" if known else "STORED"
         case Watching():
             return f"WATCHING for {message.lease_s} s, {len(message.records)} records"
         case Noted():
             return "NOTED"
+        case Members():
+            return f"MEMBERS {len(message.records)} of {message.total}, {len(message.contacts)} contacts"
         case NeedCookie():
             return "NEED_COOKIE"
         case Refused():

@@ -22,11 +22,10 @@ from dht_atonce.endpoints import Address, SeedUrl
 from dht_atonce.errors import EntryFailed
 from dht_atonce.identity import Identity, NodeKey
 from dht_atonce.peer import Peer
-from dht_atonce.records import GONE, ONLINE, PresenceRecord, ValueRecord, presence_key
+from dht_atonce.records import GONE, ONLINE, AnyRecord, PresenceRecord, presence_key
 
 __all__ = ["Found", "Held", "NodeResident", "OnPublished", "PeerResident", "Resident"]
 
-AnyRecord = PresenceRecord | ValueRecord
 OnPublished = Callable[["Resident", Said, float], None]
 """Who published what, and how long that took in simulated seconds."""
 OnMessage = Callable[["Resident", bytes], None]
@@ -227,8 +226,8 @@ class _Ours(ABC):
             waiting = len(server.protocol._outstanding)
             if waiting > config.max_outstanding:
                 words.append(f"{waiting} requests wait for an answer")
-        if store.count > config.max_records:
-            words.append(f"{store.count} records are held")
+        if store.size > config.max_records:
+            words.append(f"{store.size} records are held")
         return words
 
 
