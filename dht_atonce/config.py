@@ -152,7 +152,10 @@ class DhtConfig:
     witness_s: float = 15.0
     """If nobody at all was heard for so long the network is ours to blame, and nobody's failures count."""
     max_records: int = 20_000
-    """Some 20 MB. An honest network of 2,000 peers and more leaves a node far fewer; when full, the farthest goes."""
+    """Some 20 MB. An honest network of 2,000 peers and more leaves a node far fewer."""
+    records_per_source: int = 16
+    """Of a full store that is everybody's due. Of the /24s (/48s) of proved addresses that brought more, whoever
+    brought most loses first (off in local networks)."""
     records_per_origin: int = 64
     """Records from one subnet, and values of one identity, in a network of more than `origins_from_nodes`: of a
     thousand peers behind one address a node in such a network is to have forty."""
@@ -162,7 +165,7 @@ class DhtConfig:
     topic_members: int = 1000
     """Of one topic at one node: a twentieth of the store, and 50 s of handing on. Beyond it, a fair sample."""
     topic_members_per_subnet: int = 8
-    """Of one topic at one node (off in local networks): as many as a table has seats for a subnet."""
+    """Of one topic at one node (off in local networks): twice as many as a table has seats for a subnet."""
     topic_undialled: int = 250
     """Members that name no endpoint, and so no subnet, take at most a quarter of a topic (off in local networks)."""
     topic_goodbyes: int = 250

@@ -90,6 +90,7 @@ PURE = [
             "sealing",
             "skew",
             "sorted_ids",
+            "sources",
             "storage",
             "stretches",
             "topics",
