@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -14,6 +14,7 @@ from dht_atonce.config import DhtConfig, NetworkConfig
 from dht_atonce.dht.contact import Contact
 from dht_atonce.dht.crawl import Crawl
 from dht_atonce.dht.family import FamilyServer
+from dht_atonce.dht.finding import Finder, FindResult
 from dht_atonce.dht.gathering import gather, membership_signer
 from dht_atonce.dht.notifier import Notifier
 from dht_atonce.dht.own import OwnRecords, Signer
@@ -28,25 +29,12 @@ from dht_atonce.endpoints import Address, Family
 from dht_atonce.errors import WireError
 from dht_atonce.host import Host
 from dht_atonce.identity import Identity, NodeKey, PeerId
-from dht_atonce.records import GONE, ONLINE, AnyRecord, MembershipRecord, ValueRecord, is_newer, topic_key, value_key
+from dht_atonce.records import GONE, ONLINE, AnyRecord, MembershipRecord, ValueRecord, topic_key, value_key
 from dht_atonce.tasks import TaskGroup
 
 __all__ = ["DhtNode", "FindResult", "KeyChange", "KeyWatch", "PublishResult", "WatchEvent"]
 
 _KEY_BYTES = 20
-
-
-@dataclass(frozen=True, slots=True)
-class FindResult:
-    """What a lookup of a record gave."""
-
-    record: AnyRecord | None
-    local: bool
-    """It came from our own store: nobody was asked."""
-    hops: int
-    """Length of the referral chain to the node that had it; a contact of our own table is 1."""
-    requests: int
-    elapsed_s: float
 
 
 class DhtNode:
@@ -100,9 +88,11 @@ class DhtNode:
         self._publisher = Publisher(self.shared, self.servers, (self.incarnation, *past_incarnations))
         self._upkeep = Upkeep(self.shared, self.servers, self._publisher, self._tasks)
         self._notifier = Notifier(self.shared, self.servers)
-        self._watcher = Watcher(self.shared, self.servers, self._tasks, self._find_in)
+        self._finder = Finder(self.shared, self.servers, self._publisher.own, self._want)
+        search = partial(self._finder.search, eager=True)  # a watch wants four of the nearest
+        self._watcher = Watcher(self.shared, self.servers, self._tasks, search)
+        self._finder.on_record = self._watcher.on_record
         self.shared.store.on_change = self._on_stored
-        self._lookups: asyncio.Semaphore | None = None
 
     # --- life ---
 
@@ -309,19 +299,7 @@ class DhtNode:
 
         A first answer does not end the search: it goes on behind, and repairs replicas that lacked the newest record.
         """
-        began = self.shared.now()
-        held = self.shared.store.live(key, self.shared.wall())
-        if held is not None and not fresh and self._is_ours(key):
-            return FindResult(held, True, 0, 0, 0.0)
-        async with self._turn():
-            crawls = [self._find_in(server, key, eager=fresh) for server in self.servers.values()]
-            record, crawl = await self._newest(crawls) if fresh else await self._first(crawls)
-        local = held is not None and is_newer(held, record)
-        if local:
-            record = held
-        requests = sum(crawl.lookup.requests for crawl in crawls)
-        hops = crawl.lookup.record_hops if crawl is not None and not local else 0
-        return FindResult(record, local, hops, requests, self.shared.now() - began)
+        return await self._finder.find(key, fresh=fresh)
 
     def watch(self, key: bytes) -> KeyWatch:
         """Hear of each new record of `key` (20 B), of its goodbye and its expiry, as it happens: an async context
@@ -415,62 +393,10 @@ class DhtNode:
             raise ValueError("a sample has at least one member")
         key = topic_key(self.shared.network, topic)
         servers = [(server, self._want(server.family)) for server in self.servers.values()]
-        async with self._turn():
+        async with self._finder.turn():
             return await gather(self.shared, servers, key, limit)
 
-    # --- inside: finding ---
-
-    def _turn(self) -> asyncio.Semaphore:
-        if self._lookups is None:
-            self._lookups = asyncio.Semaphore(self.shared.config.max_lookups)
-        return self._lookups
-
-    def _is_ours(self, key: bytes) -> bool:
-        """Whether its owner tells us of newer records of this key: we said it ourselves, or are among the nearest."""
-        if key in self.own:
-            return True
-        own_id, target = int.from_bytes(self.shared.node_key.id, "big"), int.from_bytes(key, "big")
-        return any(router.is_responsible(own_id, target) for router in self._routers.values())
-
-    def _find_in(self, server: FamilyServer, key: bytes, *, eager: bool = False) -> Crawl:
-        crawl = server.crawl(key, wants_record=True, eager=eager, want=self._want(server.family))
-        crawl.first.add_done_callback(lambda first: self._watcher.on_record(first.result()))
-        crawl.done.add_done_callback(lambda _: self._on_found(server, crawl))
-        return crawl
-
-    async def _first(self, crawls: list[Crawl]) -> tuple[AnyRecord | None, Crawl | None]:
-        pending = {crawl.first: crawl for crawl in crawls}
-        while pending:
-            done, _ = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-            for future, crawl in list(pending.items()):
-                if future in done:
-                    del pending[future]
-                    record = future.result()
-                    if record is not None:
-                        return record, crawl
-        return None, None
-
-    async def _newest(self, crawls: list[Crawl]) -> tuple[AnyRecord | None, Crawl | None]:
-        best: tuple[AnyRecord | None, Crawl | None] = (None, None)
-        for crawl in crawls:
-            await crawl.done
-            record = crawl.lookup.record
-            if record is not None and is_newer(record, best[0]):
-                best = (record, crawl)
-        return best
-
-    def _on_found(self, server: FamilyServer, crawl: Crawl) -> None:
-        self._watcher.on_record(crawl.lookup.record)
-        self._repair(server, crawl)
-
-    def _repair(self, server: FamilyServer, crawl: Crawl) -> None:
-        """Give the newest record to those of the nearest that answered without it."""
-        record = crawl.lookup.record
-        if record is None or self.shared.no_seat:
-            return
-        for contact in crawl.lookup.lacking(min(self.shared.network.k, self.shared.config.agreement)):
-            self.counters["dht.repairs"] += 1
-            server.protocol.store(contact, record.blob, lambda _: None)
+    # --- inside ---
 
     def _network_size(self) -> float:
         """How many nodes there seem to be, in the family that has more."""
