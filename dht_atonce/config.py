@@ -130,7 +130,8 @@ class DhtConfig:
     reply_contacts_per_subnet: int = 2
     """Of one reply's contacts at most so many are asked (off in local networks)."""
     bucket_seats_per_subnet: int = 2
-    table_seats_per_subnet: int = 8
+    table_seats_per_subnet: int = 4
+    """Of one /24 (/48). Whoever has two subnets, as many do who rent machines, has eight seats of some hundred."""
     failures_to_go: int = 3
     """A failing contact loses its seat after so many failures in a row, each of `tries` tries, some seconds apart: at
     10 % loss that befalls a living one once in 20,000 checks."""
@@ -152,7 +153,10 @@ class DhtConfig:
     witness_s: float = 15.0
     """If nobody at all was heard for so long the network is ours to blame, and nobody's failures count."""
     max_records: int = 20_000
-    """Some 20 MB. An honest network of 2,000 peers and more leaves a node far fewer; when full, the farthest goes."""
+    """Some 20 MB. An honest network of 2,000 peers and more leaves a node far fewer."""
+    records_per_source: int = 16
+    """Of a full store that is everybody's due. Of the /24s (/48s) of proved addresses that brought more, whoever
+    brought most loses first (off in local networks)."""
     records_per_origin: int = 64
     """Records from one subnet, and values of one identity, in a network of more than `origins_from_nodes`: of a
     thousand peers behind one address a node in such a network is to have forty."""
@@ -162,7 +166,7 @@ class DhtConfig:
     topic_members: int = 1000
     """Of one topic at one node: a twentieth of the store, and 50 s of handing on. Beyond it, a fair sample."""
     topic_members_per_subnet: int = 8
-    """Of one topic at one node (off in local networks): as many as a table has seats for a subnet."""
+    """Of one topic at one node (off in local networks): twice as many as a table has seats for a subnet."""
     topic_undialled: int = 250
     """Members that name no endpoint, and so no subnet, take at most a quarter of a topic (off in local networks)."""
     topic_goodbyes: int = 250

@@ -111,6 +111,19 @@ def test_a_known_key_has_a_rate_of_its_own_wherever_it_is() -> None:
     assert gate.on_request(KEY, HOME, is_proved=True, now=0.1) is Verdict.KEY_RATE
 
 
+def test_a_key_is_known_for_one_to_two_epochs() -> None:
+    gate = Gate(CONFIG, local=False)
+    assert not gate.knows(KEY, 0.0)
+    for now in (0.0, 119.0):
+        gate.on_proved(KEY, now)
+        assert gate.knows(KEY, now)
+        assert gate.knows(KEY, now + 119.0)
+        assert not gate.knows(OTHER, now)
+    gate.on_proved(OTHER, 121.0)
+    assert gate.knows(KEY, 239.0)
+    assert not gate.knows(KEY, 241.0)
+
+
 def test_who_writes_a_known_key_on_spoofed_packets_uses_up_nothing_of_its_owners() -> None:
     gate = Gate(CONFIG, local=False)
     gate.on_proved(KEY, 0.0)

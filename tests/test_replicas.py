@@ -25,3 +25,22 @@ async def test_when_a_holder_dies_the_next_one_is_given_its_records() -> None:
     holding = [node.shared.store.get(RECORD.key) is not None for node in nodes]
     assert holding == [True] * LOCAL.k + [False] * (11 - LOCAL.k)
     await close(*nodes)
+
+
+@virtual
+async def test_when_two_networks_grow_together_each_holder_hears_what_is_new() -> None:
+    world = World()
+    nodes = by_distance(await start_nodes(world, 12))
+    nearest, others = nodes[: LOCAL.k], nodes[LOCAL.k :]
+    for node in nearest:
+        node.shared.store.keep(RECORD, NOW)
+    # All that are nearest are on one side; what is new is said on the other, and whoever said it is gone by then.
+    world.partition([[node.shared.host for node in side] for side in (nearest, others)])
+    await asyncio.sleep(300)
+    newer = value_record(seq=RECORD.seq + 1, expires=NOW + 7200)
+    for node in others[: LOCAL.k]:
+        node.shared.store.keep(newer, NOW)
+    world.heal()
+    await asyncio.sleep(900)
+    assert [node.shared.store.get(RECORD.key) for node in nearest] == [newer] * LOCAL.k
+    await close(*nodes)

@@ -339,6 +339,50 @@ def test_one_answer_makes_up_for_all_failures() -> None:
         assert router.find_neighbors(alice.long_id)[0] == alice
 
 
+def test_to_ask_is_no_answer() -> None:
+    router, alice = table(), contact(1)
+    assert router.on_proved(alice, 0.0, answered=False) is Seating.SEATED
+    fails(router, alice, 1)
+    # What it asks now makes up for nothing, but makes us ask: at once, and then no more than once a minute.
+    seatings = [router.on_proved(alice, 20.0 + second, answered=False) for second in range(70)]
+    assert [second for second, seating in enumerate(seatings) if seating is Seating.DOUBTED] == [0, 60]
+    assert seatings[1] is Seating.KEPT
+    assert alice not in router.find_neighbors(alice.long_id)
+    fails(router, alice, 2)
+    assert router.take_gone() == [alice]
+    seatings = [router.on_proved(alice, 90.0 + second, answered=False) for second in range(60)]
+    assert [second for second, seating in enumerate(seatings) if seating is Seating.DOUBTED] == [50]
+    assert router.is_new_node(alice)
+    assert router.on_proved(alice, 200.0) is Seating.SEATED
+    assert router.on_proved(alice, 201.0, answered=False) is Seating.KEPT
+
+
+def test_who_only_asks_has_been_silent_since_its_last_answer() -> None:
+    router, alice = table(), contact(1)
+    router.on_proved(alice, 0.0)
+    router.on_proved(alice, 50.0, answered=False)
+    assert router.unheard(10.0, 1) == [alice]
+    assert not router.proved_within(alice, 20.0, 60.0)
+
+
+def test_who_fails_and_asks_from_elsewhere_is_to_be_asked_there() -> None:
+    router, alice = table(local=False), contact_at(1 << 150, "1.1.1.1")
+    moved, again = contact_at(1 << 150, "2.2.2.2"), contact_at(1 << 150, "3.3.3.1")
+    router.on_proved(alice, 0.0)
+    fails(router, alice, 2)
+    assert router.on_proved(moved, 1.0, answered=False) is Seating.DOUBTED
+    assert router.failing() == [moved]
+    # Whoever goes from address to address does not get rid of its failures by that.
+    fails(router, moved, 1)
+    assert router.take_gone() == [moved]
+    # Where there are too many already there is no room for it either.
+    router.on_proved(alice, 2.0)
+    fails(router, alice, 1)
+    seat_all(router, [contact_at(number << 150, f"3.3.3.{number}") for number in (2, 3)])
+    assert router.on_proved(again, 3.0, answered=False) is Seating.REFUSED
+    assert router.is_new_node(again)
+
+
 def test_who_answers_again_after_long_is_told_of_like_a_newcomer() -> None:
     router, alice = table(), contact(1)
     router.on_proved(alice, 0.0)
@@ -430,7 +474,7 @@ def test_a_crowd_at_a_key_does_not_make_it_none_of_our_business() -> None:
 # --- subnets ---
 
 
-def test_two_per_bucket_and_eight_per_table_from_one_subnet() -> None:
+def test_two_per_bucket_and_four_per_table_from_one_subnet() -> None:
     router = table(k=20, local=False)
     rng = random.Random(1)
     seated = [
@@ -443,7 +487,7 @@ def test_two_per_bucket_and_eight_per_table_from_one_subnet() -> None:
     for n in range(10_000):
         router.on_proved(contact_at(rng.getrandbits(160), f"1.1.1.{n % 256}"), 0.0)
     subnets = Counter(subnet(seat.contact.ip) for seat in router)
-    assert subnets[bytes([1, 1, 1])] == 8
+    assert subnets[bytes([1, 1, 1])] == 4
     for bucket in router.buckets:
         inside = Counter(subnet(seat.contact.ip) for seat in bucket.nodes.values())
         assert max(inside.values(), default=0) <= 2

@@ -222,6 +222,39 @@ def test_when_full_the_farthest_goes_first() -> None:
     assert [record.key in ours for record in near_to_far] == [True, False, True, True, False, False]
 
 
+def test_whoever_brings_many_near_ones_throws_out_his_own() -> None:
+    near_to_far = sorted((unsigned(number) for number in range(60)), key=distance)
+    honest, near = near_to_far[-3:], near_to_far[:57]
+    ours = RecordStore(OWN, PUBLIC, replace(CONFIG, max_records=20, records_per_source=4), random.Random(1))
+    for number, record in enumerate(honest):
+        ours.keep(record, NOW, bytes([1, 1, number]))
+    for record in near[::-1]:
+        ours.keep(record, NOW, b"\x66\x66\x66")
+    assert all(record.key in ours for record in [*honest, *near[:17]])
+    assert ours.count == 20
+    # If he hands on what others said, that does not make it his.
+    for record in honest:
+        assert ours.keep(record, NOW, b"\x66\x66\x66").kept
+    another = unsigned(1000)
+    assert ours.keep(another, NOW, bytes([1, 1, 9])).kept
+    assert near[16].key not in ours
+    # What he brought first, its owner has only to say again.
+    ours.keep(near[15], NOW, bytes([1, 1, 1]))
+    assert ours.keep(unsigned(1001), NOW, bytes([1, 1, 9])).kept
+    assert near[15].key in ours
+    assert near[14].key not in ours
+
+
+def test_members_of_a_topic_go_one_by_one() -> None:
+    ours = RecordStore(OWN, PUBLIC, replace(CONFIG, max_records=5, records_per_source=2), random.Random(1))
+    for number in range(5):
+        member = membership(identity(number), network=PUBLIC, endpoints=[Address(public_ip(number), 4000)])
+        ours.keep(member, NOW, b"\x66\x66\x66")
+    lone = unsigned(1)
+    assert ours.keep(lone, NOW, b"\1\1\1").kept
+    assert (ours.size, ours.count) == (5, 2)
+
+
 @settings(max_examples=60)
 @given(
     st.lists(st.tuples(st.integers(0, 30), st.integers(1, 5), st.integers(1, 100), st.integers(0, 10)), max_size=80),

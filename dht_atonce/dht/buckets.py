@@ -2,6 +2,7 @@
 
 from array import array
 from collections.abc import Mapping
+from enum import Enum
 from types import MappingProxyType
 from typing import Final, Protocol
 
@@ -9,10 +10,27 @@ from kademlia.routing import KBucket as StockKBucket
 
 from dht_atonce.dht.contact import Contact
 
-__all__ = ["ID_BITS", "KBucket", "Seat", "Seats"]
+__all__ = ["ID_BITS", "KBucket", "Seat", "Seating", "Seats"]
 
 ID_BITS: Final = 160
 _NOBODY: Final[tuple[Contact, ...]] = ()
+
+
+class Seating(Enum):
+    """What became of a contact that proved itself."""
+
+    SEATED = "seated"
+    """It is new in the table."""
+    KEPT = "kept"
+    """It had this seat already."""
+    MOVED = "moved"
+    """It had a seat at another address, which is now this one."""
+    WAITING = "waiting"
+    """Its bucket is full; it comes in when a seat falls free."""
+    REFUSED = "refused"
+    """Ourselves, too many of its subnet (one that moves there loses its seat), or doubted and asked lately."""
+    DOUBTED = "doubted"
+    """It asks, but did not answer lately: an answer would show that it is there, so it is worth asking."""
 
 
 class Seat:

@@ -138,6 +138,12 @@ class Gate:
         self._old: dict[bytes, float] = {}
         self._turn_at = _LONG_AGO
 
+    def knows(self, key: bytes, now: float) -> bool:
+        """Whether the holder of `key` proved itself in this cookie epoch or in the one before."""
+        if now < self._turn_at:
+            return key in self._young or key in self._old
+        return now < self._turn_at + self._config.cookie_epoch_s and key in self._young
+
     def on_proved(self, key: bytes, now: float) -> None:
         """The holder of the node key `key` (32 B) opened or sealed a box, and is at its address."""
         if key not in self._young:

@@ -40,7 +40,7 @@ from dht_atonce.dht.wire import (
     Watch,
     Watching,
 )
-from dht_atonce.endpoints import Family
+from dht_atonce.endpoints import Family, subnet
 from dht_atonce.errors import RecordError
 from dht_atonce.records import RecordParser
 
@@ -209,7 +209,8 @@ class Operations:
         except RecordError as error:
             self._counters[f"record.{error.reason}"] += 1
             return Refused(*head, Refusal.BAD_RECORD)
-        keeping = self._store.keep(record, wall)
+        source = b"" if self._network.local else subnet(asked.sender.ip)
+        keeping = self._store.keep(record, wall, source)
         if keeping.newer is not None:
             return Stored(*head, StoreOutcome.NEWER_HELD, keeping.newer.blob)
         if keeping.passed_over:

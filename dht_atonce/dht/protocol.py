@@ -16,7 +16,6 @@ from dht_atonce.dht.contact import Contact, contact_at, stranger_at
 from dht_atonce.dht.cookies import Proof
 from dht_atonce.dht.gate import Verdict
 from dht_atonce.dht.operations import Asked, Operations
-from dht_atonce.dht.reach import QUIET_S
 from dht_atonce.dht.requests import Answer, OnAnswer, Outstanding, Requests
 from dht_atonce.dht.routing import RoutingTable, Seating
 from dht_atonce.dht.sealing import (
@@ -78,7 +77,7 @@ _KEY_REQUEST, _KEY_REPLY, _COOKIE = PacketType.KEY_REQUEST, PacketType.KEY_REPLY
 _REQUESTS = (int(_REQUEST), _REQUEST | 0x80)  # without and with a cookie
 _PASS, _SEND_COOKIE = Verdict.PASS, Verdict.COOKIE
 _UNPROVED, _CURRENT = Proof.NONE, Proof.CURRENT
-_KEPT = Seating.KEPT
+_KEPT, _DOUBTED = Seating.KEPT, Seating.DOUBTED
 
 
 class SealedProtocol(KademliaProtocol):
@@ -120,7 +119,7 @@ class SealedProtocol(KademliaProtocol):
         """Told of each request that could be read: from whom, whether the address was proved, and whether it takes
         seats."""
         self.on_stranger: Callable[[float], None] | None = None
-        """Told when a request comes from somebody of whom we have heard nothing for a while."""
+        """Told when a request comes from somebody of whom we have heard nothing for a cookie epoch or two."""
         self.on_outcome: Callable[[Contact, bool], None] | None = None
         """Told of each of our requests that ended: whom it went to, and whether it was answered."""
 
@@ -250,10 +249,10 @@ class SealedProtocol(KademliaProtocol):
         shared = self._shared
         request = decode(request_decoder, opened.body)
         takes_seats = not request.flags & FLAG_NO_SEAT
-        if self.on_stranger is not None and not self._was_heard_of(sender, now):
+        if self.on_stranger is not None and not shared.gate.knows(sender.key, now):
             self.on_stranger(now)
         if proof is not _UNPROVED:
-            self._on_proved(sender, takes_seats, now)
+            self._on_proved(sender, takes_seats, now, answered=False)
             proved = True
         else:
             # It answered us from there a moment ago: whoever hands a record to a newcomer that asked it has no cookie
@@ -272,9 +271,6 @@ class SealedProtocol(KademliaProtocol):
             self._socket.send(datagram, sender.address)
         if self.on_request is not None:
             self.on_request(sender, proved, takes_seats)
-
-    def _was_heard_of(self, sender: Contact, now: float) -> bool:
-        return self.router.proved_within(sender, QUIET_S, now) or bool(self._shared.known.cookie(sender, now))
 
     def _on_reply(self, reply: Reply, key: bytes, source: Address) -> None:
         shared = self._shared
@@ -297,7 +293,7 @@ class SealedProtocol(KademliaProtocol):
             shared.observed.on_you(sender.key, reply.you)
             # Half of the round trip passed since they looked at their clock.
             shared.skew.on_time(sender.key, reply.time_ms / 1000 + rtt_s / 2, shared.host.clock.wall())
-        self._on_proved(sender, not reply.flags & FLAG_NO_SEAT, now)
+        self._on_proved(sender, not reply.flags & FLAG_NO_SEAT, now, answered=True)
         if has_cookie and isinstance(reply, NeedCookie) and not outstanding.needs_cookie_again:
             outstanding.needs_cookie_again = True
             self._requests.ask_again(reply.request_id, outstanding, now)
@@ -309,12 +305,17 @@ class SealedProtocol(KademliaProtocol):
             self._counters["dht.wrong_reply"] += 1
         self._requests.end(reply.request_id, answer)
 
-    def _on_proved(self, contact: Contact, takes_seats: bool, now: float) -> None:
+    def _on_proved(self, contact: Contact, takes_seats: bool, now: float, *, answered: bool) -> None:
         """It is who and where it says."""
         if not self._local:  # where there is a budget for those who have not proved themselves
             self._shared.unproved.on_proved(contact.address.ip)
         self._shared.gate.on_proved(contact.key, now)
-        if takes_seats and self.router.on_proved(contact, now) is not _KEPT:
+        if not takes_seats:
+            return
+        seating = self.router.on_proved(contact, now, answered=answered)
+        if seating is _DOUBTED:
+            self.ping(contact, lambda _: None)
+        elif seating is not _KEPT:
             self.tell_seated()
 
     def tell_seated(self) -> None:

@@ -1,18 +1,16 @@
 """Whether strangers can reach us, or only those to whom we have spoken lately.
 
 Behind a NAT or a firewall a datagram comes through only where one of ours went out shortly before (RFC 4787, section
-5). There is no asking: we learn it from who comes. A request from somebody of whom we have heard nothing for two
-minutes shows that the way is open; news that should have been pushed to us, and had to be fetched, that it is shut.
+5). There is no asking: we learn it from who comes. A request from somebody of whom we have heard nothing for two to
+four minutes, which is more than NATs remember, shows that the way is open; news that should have been pushed to us, and
+had to be fetched, that it is shut.
 """
 
 import math
 
 from dht_atonce.config import DhtConfig
 
-__all__ = ["QUIET_S", "Reach"]
-
-QUIET_S = 120.0
-"""Who was not heard of for so long is a stranger; the longest that RFC 4787 lets a good NAT forget a way after."""
+__all__ = ["Reach"]
 
 
 class Reach:
@@ -31,7 +29,7 @@ class Reach:
         return self._local or (now < self._open_until and now >= self._shut_until)
 
     def on_stranger(self, now: float) -> None:
-        """A request came from somebody of whom we have heard nothing for `QUIET_S`."""
+        """A request came from somebody of whom we have heard nothing for longer than NATs remember."""
         self._open_until = now + self._life_s
 
     def on_missed(self, now: float) -> None:

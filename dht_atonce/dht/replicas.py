@@ -13,18 +13,20 @@ from dht_atonce.dht.shared import Shared
 from dht_atonce.dht.wire import Stored, StoreOutcome
 from dht_atonce.endpoints import Family
 from dht_atonce.errors import RecordError
+from dht_atonce.memo import Memo
 from dht_atonce.records import AnyRecord
 
 __all__ = ["Replicas"]
 
 _LAST = b"\xff" * 32  # no identity comes after it
 _FAR = 2  # times k nearer ones: a record has no business with us even if half of them die at once
+_MAX_WENT = 1024  # nodes of which we remember that they went; the latest
 
 
 class Replicas:
     """Of one node, in all families."""
 
-    __slots__ = ("_hand_off", "_near", "_own", "_own_id", "_servers", "_shared", "_shed_from", "_turns")
+    __slots__ = ("_hand_off", "_near", "_own", "_own_id", "_servers", "_shared", "_shed_from", "_turns", "_went")
 
     def __init__(self, shared: Shared, servers: dict[Family, FamilyServer], own: OwnRecords) -> None:
         self._shared = shared
@@ -36,6 +38,8 @@ class Replicas:
         self._shed_from = 0
         # Of whoever is handed the members of a topic, one after another: the identity that it got last
         self._turns: dict[tuple[Contact, bytes], bytes] = {}
+        # Ids of those who lost their seats
+        self._went: Memo[bytes, bool] = Memo(_MAX_WENT)
 
     # --- inputs ---
 
@@ -50,6 +54,7 @@ class Replicas:
         nearest now takes its place (Kademlia section 2.5 republishes each hour instead)."""
         family, k = contact.address.family, self._shared.network.k
         router = self._servers[family].router
+        self._went.put(contact.id, True)
         for key in self._near_keys(family).look(self._shared.store, router):
             target = int.from_bytes(key, "big")
             if router.count_nearer(target, contact.long_id, k) >= k:
@@ -108,13 +113,18 @@ class Replicas:
         if bits > store.reach_bits and router.count_within(self._own_id, bits - 1) >= self._shared.network.k:
             # All our records lie on our side of the tree, and so do k others: nobody has to look at each of them.
             return wanting
-        if store.count > SCAN or self._shared.network.k <= self._shared.config.handoff_senders:
+        is_back, few = self._went.get(contact.id), self._shared.config.handoff_senders
+        if is_back or store.count > SCAN or self._shared.network.k <= few:
             return store.keys()  # looked at a few at a time
         return self._pick(contact, wanting + self._near_keys(contact.address.family).look(store, router))
 
     def _pick(self, contact: Contact, keys: list[bytes]) -> list[bytes]:
         """The keys whose record we are to hand to `contact`: it is among the k nearest, and we are one of the nearest
-        holders; and our own, until there are k of them."""
+        holders; and our own, until there are k of them.
+
+        All whose business a record is hand it to one that went and is back. Where two networks grow together those who
+        are nearer than we are went too, and have yet to hear what is new themselves.
+        """
         router = self._servers[contact.address.family].router
         wanting = set(self._own.wanting())
         is_live = router.is_live(contact)
@@ -123,6 +133,8 @@ class Replicas:
     def _is_for(self, router: RoutingTable, contact: Contact, key: bytes) -> bool:
         own_id, target = self._own_id, int.from_bytes(key, "big")
         k, senders = self._shared.network.k, self._shared.config.handoff_senders
+        if self._went.get(contact.id) and router.is_responsible(own_id, target):
+            senders = k  # who is not may hold what is old
         nearer = router.count_nearer(target, own_id, senders + 1)
         if contact.long_id ^ target < own_id ^ target:
             nearer -= 1  # the newcomer itself

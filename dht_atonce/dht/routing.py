@@ -2,7 +2,8 @@
 
 Kademlia (Maymounkov and Mazières 2002), sections 2.2, 2.4 and 4.2, on `kademlia`'s classes. What differs, and why:
 
-- A seat needs proof of the address, which the caller has: only `on_proved` seats.
+- A seat needs proof of the address, which the caller has: only `on_proved` seats. To ask is no answer: who only asks
+  may take a seat or move it, but does not seem alive by it, and does not come back to a seat that it lost by silence.
 - Nothing here sends or starts a task; each input says what happened (rust-libp2p's `kbucket`).
 - One lost packet evicts nobody. A *failing* contact is asked last and never passed on; it goes after three failures.
   While everybody fails, the fault is ours, and nobody's failures count.
@@ -19,14 +20,14 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterator
-from enum import Enum
 
 from kademlia.routing import RoutingTable as StockRoutingTable
 
 from dht_atonce.config import DhtConfig
-from dht_atonce.dht.buckets import ID_BITS, KBucket, Seat
+from dht_atonce.dht.buckets import ID_BITS, KBucket, Seat, Seating
 from dht_atonce.dht.contact import Contact
 from dht_atonce.dht.density import CROWDED, network_size, radius
+from dht_atonce.dht.doubts import Doubts
 from dht_atonce.dht.sorted_ids import count_nearer, smallest_subtree
 from dht_atonce.endpoints import subnet
 
@@ -38,21 +39,6 @@ _UNSURE = 5  # one in so many of the k nearest to a key may be nearer than we kn
 _MAX_NEWS = 4096  # of seats, that nobody fetched
 _LONG_S = 60.0  # who failed for longer has missed what newcomers are told
 _ALL = 1 << ID_BITS
-
-
-class Seating(Enum):
-    """What became of a contact that proved itself."""
-
-    SEATED = "seated"
-    """It is new in the table."""
-    KEPT = "kept"
-    """It had this seat already."""
-    MOVED = "moved"
-    """It had a seat at another address, which is now this one."""
-    WAITING = "waiting"
-    """Its bucket is full; it comes in when a seat falls free."""
-    REFUSED = "refused"
-    """Ourselves, or too many of its subnet; one that moves into such a subnet loses its seat."""
 
 
 class RoutingTable(StockRoutingTable):
@@ -83,6 +69,7 @@ class RoutingTable(StockRoutingTable):
         self._heard = array("d")
         # Those that are, by id
         self._failing: dict[int, Seat] = {}
+        self._doubts = Doubts(self._config.missing_first_s)
         self._subnets: Counter[bytes] | None = None if self._local else Counter()
         self._seated: list[Contact] = []
         self._gone: list[Contact] = []
@@ -214,28 +201,26 @@ class RoutingTable(StockRoutingTable):
 
     # --- inputs ---
 
-    def on_proved(self, contact: Contact, now: float) -> Seating:
-        """`contact` answered us, or asked with a valid cookie: it is who and where it says."""
-        self._answered_at = now
+    def on_proved(self, contact: Contact, now: float, *, answered: bool = True) -> Seating:
+        """`contact` is who and where it says: it answered us, or (not `answered`) it asked with a valid cookie."""
+        if answered:
+            self._answered_at = now
         long_id, live = contact.long_id, self._live
         at = bisect_left(live, long_id)
         if at < len(live) and live[at] == long_id:
-            self._heard[at] = now
+            if answered:
+                self._heard[at] = now
             known = self._contacts[at]
             if known is contact or known.address == contact.address:
                 return Seating.KEPT
             return self._move(at, contact, now)
         if contact.id == self.node.id:
             return Seating.REFUSED
-        seat = self._failing.pop(long_id, None) if self._failing else None
-        if seat is not None:
-            self._enter_live(seat.contact, now)
-            if now - seat.failing_since > _LONG_S:
-                self._tell_seated(seat.contact)
-            if seat.contact.address == contact.address:
-                return Seating.KEPT
-            return self._move(self._live_at(long_id), contact, now)
-        return self._seat(contact, now)
+        seat = self._failing.get(long_id) if self._failing else None
+        if not answered and (seat is not None or long_id in self._doubts):
+            return self._on_doubted_asks(seat, contact, now)
+        self._doubts.on_answer(long_id)
+        return self._on_back(seat, contact, now) if seat is not None else self._seat(contact, now)
 
     def on_failure(self, contact: Contact, now: float) -> None:
         """`contact` did not answer any try of a request."""
@@ -253,6 +238,7 @@ class RoutingTable(StockRoutingTable):
             seat.failing_since = now
             self._leave_live(at)
             self._failing[contact.long_id] = seat
+            self._doubts.on_silent(contact.long_id, now)
         seat.failures += 1
         if seat.failures >= self._config.failures_to_go:
             if len(self._gone) >= _MAX_NEWS:
@@ -307,6 +293,27 @@ class RoutingTable(StockRoutingTable):
         lower, upper = bucket.range
         return [long_id for long_id in self._failing if lower <= long_id <= upper]
 
+    def _on_back(self, seat: Seat, contact: Contact, now: float) -> Seating:
+        """A failing one answered."""
+        del self._failing[contact.long_id]
+        self._enter_live(seat.contact, now)
+        if now - seat.failing_since > _LONG_S:
+            self._tell_seated(seat.contact)
+        if seat.contact.address == contact.address:
+            return Seating.KEPT
+        return self._move(self._live_at(contact.long_id), contact, now)
+
+    def _on_doubted_asks(self, seat: Seat | None, contact: Contact, now: float) -> Seating:
+        """It has not answered lately, and asks: which makes up for nothing. If from elsewhere, it is asked there."""
+        if seat is not None and seat.contact.address != contact.address:
+            if not self._may_move(seat.contact, contact):
+                self._remove(self._bucket(contact.long_id), seat)
+                return Seating.REFUSED
+            seat.contact = contact
+        if self._doubts.take(contact.long_id, now):
+            return Seating.DOUBTED
+        return Seating.REFUSED if seat is None else Seating.KEPT
+
     def _seat(self, contact: Contact, now: float) -> Seating:
         while True:
             index = self.get_bucket_for(contact)
@@ -326,15 +333,19 @@ class RoutingTable(StockRoutingTable):
     def _move(self, at: int, contact: Contact, now: float) -> Seating:
         """The live seat at this index is `contact`'s, who proved another address."""
         old = self._contacts[at]
-        bucket = self._bucket(contact.long_id)
-        self._leave_subnet(old)
-        if not self._subnet_has_room(bucket, contact, moving=old):
-            self._enter_subnet(old)
-            self._remove(bucket, Seat(old, now))
+        if not self._may_move(old, contact):
+            self._remove(self._bucket(contact.long_id), Seat(old, now))
             return Seating.REFUSED
         self._contacts[at] = contact
-        self._enter_subnet(contact)
         return Seating.MOVED
+
+    def _may_move(self, old: Contact, contact: Contact) -> bool:
+        """Whether there is room in the subnet of `contact` for the seat that is at `old`; if so it is counted there
+        from now on."""
+        self._leave_subnet(old)
+        fits = self._subnet_has_room(self._bucket(contact.long_id), contact, moving=old)
+        self._enter_subnet(contact if fits else old)
+        return fits
 
     def _is_neighbour(self, contact: Contact) -> bool:
         """Whether `contact` is among the k nearest to us: they all have seats, whatever bucket must be split for it

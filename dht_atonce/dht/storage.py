@@ -1,7 +1,8 @@
 """The records that a node keeps for the network: only verified ones, each until its expiry.
 
 One per key; under a topic's key one for each member, in a `Roster`. What is kept is bounded in all, by origin and by
-topic, and the farthest from us goes first: others are nearer to it, and keep it.
+topic. When it is full, whoever brought most loses first, and else the farthest from us: others are nearer to it, and
+keep it.
 """
 
 import heapq
@@ -15,6 +16,7 @@ from kademlia.storage import IStorage
 from dht_atonce.config import DhtConfig, NetworkConfig
 from dht_atonce.dht.origins import Origins
 from dht_atonce.dht.roster import Lottery, Roster
+from dht_atonce.dht.sources import KEY_SIZE, Sources
 from dht_atonce.records import AnyRecord, MembershipRecord, is_newer
 
 __all__ = ["Keeping", "RecordStore"]
@@ -74,6 +76,8 @@ class RecordStore(IStorage):
         self._farthest: list[tuple[int, bytes]] | None = None
         # Counted from the moment when there are enough records for one origin to have too many.
         self._origins: Origins | None = None
+        # From the first record on; in a local network all are at one address.
+        self._sources: Sources | None = None
 
     @property
     def count(self) -> int:
@@ -101,18 +105,23 @@ class RecordStore(IStorage):
         held = self._held.get(key)
         return held if isinstance(held, Roster) else None
 
-    def keep(self, record: AnyRecord, now: float) -> Keeping:
-        """Keep a record that `RecordParser` gave us, unless a newer one is held or there is no room for it."""
+    def keep(self, record: AnyRecord, now: float, source: bytes = b"") -> Keeping:
+        """Keep a record that `RecordParser` gave us, unless a newer one is held or there is no room for it.
+
+        `source`: the subnet of whoever brought it, b"" if we did.
+        """
         held = self._of_same(record, now)
         if held is not None and held.blob == record.blob:
+            self._attribute(record, source)
             return _HELD_ALREADY
         if held is not None and not is_newer(record, held):
             return Keeping(kept=False, changed=False, newer=held)
         if isinstance(record, MembershipRecord) and not self._admit(record, now):
             return _PASSED_OVER
-        if not self._find_room(record, now):
+        if not self._find_room(record, now, source):
             return _FULL
         self._hold(record, now)
+        self._attribute(record, source)
         if self.on_change is not None:
             self.on_change(record, False)
         return _NEW
@@ -232,6 +241,8 @@ class RecordStore(IStorage):
         self.size -= 1
         if self._origins is not None:
             self._origins.leave(record)
+        if self._sources is not None:
+            self._sources.leave(_name(record))
 
     def _admit(self, record: MembershipRecord, now: float) -> bool:
         """See to it that `record` fits into its topic."""
@@ -248,7 +259,14 @@ class RecordStore(IStorage):
         self._drop_all(losers)
         return True
 
-    def _find_room(self, record: AnyRecord, now: float) -> bool:
+    def _attribute(self, record: AnyRecord, source: bytes) -> None:
+        if self._sources is None:
+            if self._network.local:
+                return
+            self._sources = Sources(self._own_id, self._config.records_per_source)
+        self._sources.enter(_name(record), source)
+
+    def _find_room(self, record: AnyRecord, now: float, source: bytes) -> bool:
         """See to it that `record` fits into the store."""
         replaced = self._replaced(record)
         if self._origins is not None:
@@ -257,7 +275,7 @@ class RecordStore(IStorage):
                 return False
             self._drop_all(losers)
         while replaced is None and self.size >= self._config.max_records:
-            if not self._make_room(record.key, now):
+            if not self._make_room(record, now, source):
                 return False
         return True
 
@@ -265,10 +283,20 @@ class RecordStore(IStorage):
         for loser in losers:
             self._drop(loser)
 
-    def _make_room(self, key: bytes, now: float) -> bool:
-        """We are full: forget what is over, or else one record of the farthest key. False if `key` is farther."""
+    def _make_room(self, record: AnyRecord, now: float, source: bytes) -> bool:
+        """We are full: forget what is over, or else one record. False if that would be `record`."""
         if self.expire(now):
             return True
+        loser = self._sources.loser(_name(record), source) if self._sources is not None else None
+        if loser is None:
+            return self._drop_farthest(record.key, now)
+        if loser == _name(record):
+            return False
+        self._drop(self._named(loser))
+        return True
+
+    def _drop_farthest(self, key: bytes, now: float) -> bool:
+        """Forget one record of the farthest key. False if `key` is farther."""
         if self._farthest is None:
             self._farthest = [(-self._distance(other), other) for other in self._held]
             heapq.heapify(self._farthest)
@@ -280,6 +308,12 @@ class RecordStore(IStorage):
         held = self._held[farthest]
         self._drop(held.last(now) if isinstance(held, Roster) else held)
         return True
+
+    def _named(self, name: bytes) -> AnyRecord:
+        held = self._held[name[:KEY_SIZE]]
+        record = held.get(name[KEY_SIZE:]) if isinstance(held, Roster) else held
+        assert record is not None
+        return record
 
     # --- the rest of kademlia's interface ---
 
@@ -305,3 +339,8 @@ class RecordStore(IStorage):
         """Always empty: only its owner renews a record (stock republishes what is not its own, and so nothing ever
         dies)."""
         return iter(())
+
+
+def _name(record: AnyRecord) -> bytes:
+    """Its key, and in a topic whose it is."""
+    return record.key + record.peer_id.key if isinstance(record, MembershipRecord) else record.key

@@ -25,7 +25,8 @@ Us = Annotated[float, Meta(ge=0, le=1_000_000)]
 
 
 class Effort(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Microseconds of one core, as they were measured on the machine that docs/simulation.md names."""
+    """Microseconds of one core. Chosen, of the order that docs/performance.md measures: a scenario says how slow its
+    machines are, and then what it expects of them."""
 
     datagram_us: Us = 20.0
     """To receive one, or to send one."""
@@ -49,6 +50,10 @@ class Toil:
         self._spent_s = 0.0  # since it was last added to `_free_at`
         self._waiting: deque[tuple[OnDatagram, bytes, Address]] = deque()
         self._waiting_bytes = 0
+
+    def on_sent(self) -> None:
+        """A datagram was sent, sealed or not."""
+        self.spend(self._effort.datagram_us)
 
     def spend(self, us: float) -> None:
         """Something was done that takes so long."""
@@ -97,7 +102,7 @@ class Toil:
 
 
 class _Metered:
-    """A cipher whose work counts. What is sealed is sent."""
+    """A cipher whose work counts."""
 
     __slots__ = ("_cipher", "_effort", "_toil")
 
@@ -107,7 +112,7 @@ class _Metered:
         self._effort = effort
 
     def seal(self, content: bytes, nonce: bytes, to: bytes) -> bytes:
-        self._toil.spend(self._effort.box_us + self._effort.datagram_us)
+        self._toil.spend(self._effort.box_us)
         return self._cipher.seal(content, nonce, to)
 
     def open(self, box: bytes, nonce: bytes, sender: bytes) -> bytes:

@@ -77,6 +77,8 @@ class VirtualSocket:
         size = len(data)
         world.datagrams += 1
         host.bytes_sent += size
+        if host.toil is not None:
+            host.toil.on_sent()
         other = world.hosts.get(to.ip)
         now = self._loop._now
         if world.bystanders and to.ip in world.bystanders:
