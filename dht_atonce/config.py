@@ -92,8 +92,8 @@ class DhtConfig:
     near_alpha: int = 3
     """The same where the nearest we know are so near to a key that they ought to have its record."""
     agreement: int = 3
-    """A lookup that has a record goes on behind its answer until so many of the nearest have answered (or k, if that is
-    less); those without the newest record are mended."""
+    """A lookup that has a record goes on behind its answer until so many gave the same, or so many of the nearest have
+    answered (or k, if that is less); those of these without the newest record are mended."""
     fresh_agreement: int = 8
     """`fresh=True` waits for so many."""
     region: float = 0.75

@@ -143,6 +143,21 @@ def test_it_goes_on_when_others_are_heard_of() -> None:
     assert search.known() == crowd + rest
 
 
+def test_it_ends_when_so_many_agree_however_near_they_are() -> None:
+    everybody = near(*range(1, 11))
+    search = lookup(everybody, need=8, agreement=2)
+    assert search.next(0.0, HEDGE) == everybody[:4]
+    search.on_reply(everybody[3], [], presence(seq=1))
+    search.on_reply(everybody[1], [], presence(seq=2))  # the newest has one voice
+    assert search.next(0.0, HEDGE)
+    assert search.end is None
+    search.on_reply(everybody[2], [], presence(seq=2))
+    assert search.next(0.0, HEDGE) == []
+    assert search.end is LookupEnd.AGREED
+    assert search.reach() is None
+    assert search.lacking(4) == [everybody[3]]
+
+
 # --- on whose word ---
 
 

@@ -112,6 +112,7 @@ class FamilyServer(StockServer):
             need=need or k,
             need_with_record=need or k if all_nearest else min(k, agreement),
             within=region,
+            agreement=None if eager or all_nearest else agreement,
             now=shared.now(),
             config=shared.config,
             eager=eager,

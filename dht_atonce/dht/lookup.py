@@ -36,6 +36,7 @@ class LookupEnd(Enum):
     """Why a lookup ended."""
 
     CLOSEST_ANSWERED = "closest answered"
+    AGREED = "agreed"
     NOBODY_LEFT = "nobody left"
     DEADLINE = "deadline"
     BUDGET = "budget"
@@ -46,6 +47,7 @@ class Lookup:
 
     `now` is monotonic seconds. `need` is how many of the nearest must have answered; once a record was found,
     `need_with_record` (default: `need`) is enough, since absence takes more asking to believe than presence does.
+    `agreement`: it is over when so many gave the newest record, however near they are.
     `eager`: it is of no use before all of `need` have answered; so more are in flight, and some are asked whom it takes
     only if nearer ones turn out to be dead.
     `within` is a distance: all that are nearer must have answered too, while `need` of them are needed.
@@ -62,6 +64,7 @@ class Lookup:
         config: DhtConfig,
         need_with_record: int | None = None,
         within: int = 0,
+        agreement: int | None = None,
         eager: bool = False,
         max_requests: int | None = None,
     ) -> None:
@@ -78,6 +81,9 @@ class Lookup:
         self._need = need
         self._need_with_record = need if need_with_record is None else need_with_record
         self._within = within
+        self._agreement = agreement
+        # So many gave `record`
+        self._agreeing = 0
         self._alpha = config.eager_alpha if eager else config.alpha
         if within and start and not eager and start[0].long_id ^ target < within:
             self._alpha = config.near_alpha
@@ -101,6 +107,9 @@ class Lookup:
             return []
         if now >= self._deadline:
             self.end = LookupEnd.DEADLINE
+            return []
+        if self._agreement is not None and self._agreeing >= self._agreement:
+            self.end = LookupEnd.AGREED
             return []
         asked = self._asked
         while asked and now >= asked[0].asked_at + hedge_s:  # the very sum that `deadline` gives: no rounding between
@@ -142,8 +151,10 @@ class Lookup:
         if self.record is None:
             self.record_hops = candidate.hops
         self.has_answer = self.has_answer or self.record is not None or self._is_near(candidate)
-        if is_newer(record, self.record):
-            self.record = record
+        if self.record is not None and record.blob == self.record.blob:
+            self._agreeing += 1
+        elif is_newer(record, self.record):
+            self.record, self._agreeing = record, 1
 
     def on_failure(self, contact: Contact) -> None:
         """`contact` did not answer, or answered nonsense."""
