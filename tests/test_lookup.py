@@ -496,6 +496,36 @@ def test_who_is_far_from_the_key_is_not_believed_before_somebody_agrees() -> Non
     assert search.record.seq == 2
 
 
+def test_a_record_that_may_be_old_is_what_there_is_if_nobody_has_another() -> None:
+    everybody = near(1, 2, 3, 4)
+    search = lookup(everybody, need_with_record=1)
+    search.next(0.0, HEDGE)
+    search.on_reply(everybody[0], [], presence(seq=7), is_sure=False)
+    assert search.record is None
+    assert not search.has_answer
+    search.next(0.0, HEDGE)
+    assert search.end is None  # the others are asked as if there were none
+    for one in everybody[1:]:
+        search.on_reply(one, [], None)
+    search.next(0.0, HEDGE)
+    assert search.end is LookupEnd.CLOSEST_ANSWERED
+    assert search.record == presence(seq=7)
+    assert search.reach() == 4
+    assert search.lacking(4) == everybody[1:]
+
+
+def test_a_record_that_may_be_old_does_not_hide_a_sure_one_unless_it_is_newer() -> None:
+    for unsure, newest in ((1, 2), (3, 3)):
+        everybody = near(1, 2)
+        search = lookup(everybody, need=2)
+        search.next(0.0, HEDGE)
+        search.on_reply(everybody[0], [], presence(seq=unsure), is_sure=False)
+        search.on_reply(everybody[1], [], presence(seq=2))
+        assert search.has_answer
+        search.next(0.0, HEDGE)
+        assert search.record == presence(seq=newest)
+
+
 def test_two_that_are_far_are_believed() -> None:
     far, farther = near(50, 60)
     search = lookup([*near(1, 2, 3, 4, 5), far, farther], need=7, config=replace(CONFIG, alpha=7))

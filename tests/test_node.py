@@ -476,6 +476,9 @@ async def test_a_fifth_of_all_packets_is_lost() -> None:
     nodes = await start_nodes(world, 15)
     await all_publish(nodes)
     await asyncio.sleep(60)
+    # Of 225 lookups in which one try of three is in vain: who is overdue is not waited for, and one may have been the
+    # last that had it.
+    assert len(await missing(nodes, dict(enumerate(nodes)))) <= 2
     assert await missing(nodes, dict(enumerate(nodes))) == []
     await close(*nodes)
 

@@ -9,7 +9,7 @@ from dht_atonce.dht.lookup import Lookup
 from dht_atonce.dht.peers import pick_diverse
 from dht_atonce.dht.protocol import Answer, SealedProtocol
 from dht_atonce.dht.shared import Shared
-from dht_atonce.dht.wire import FindNode, FindValue, Found
+from dht_atonce.dht.wire import FLAG_UNSURE, FindNode, FindValue, Found
 from dht_atonce.endpoints import Family
 from dht_atonce.errors import RecordError
 from dht_atonce.records import AnyRecord, MembershipRecord
@@ -133,10 +133,17 @@ class Crawl:
                 if error.reason != "expired":  # that may be a slow clock; all else is a lie, and so may the contacts be
                     self.lookup.on_failure(contact)
                     return
-        self._on_contacts(contact, reply.contacts, reply.other, record)
+        is_sure = not reply.flags & FLAG_UNSURE
+        self._on_contacts(contact, reply.contacts, reply.other, record, is_sure=is_sure)
 
     def _on_contacts(
-        self, contact: Contact, named: list[bytes], named_other: list[bytes], record: AnyRecord | None
+        self,
+        contact: Contact,
+        named: list[bytes],
+        named_other: list[bytes],
+        record: AnyRecord | None,
+        *,
+        is_sure: bool = True,
     ) -> None:
         if named_other:
             other = Family.IPV6 if self._family is Family.IPV4 else Family.IPV4
@@ -144,7 +151,7 @@ class Crawl:
                 if len(self.other_contacts) < self._shared.network.k:
                     self.other_contacts[found.id] = found
         contacts = self._contacts(named, self._family)
-        self.lookup.on_reply(contact, contacts, record)
+        self.lookup.on_reply(contact, contacts, record, is_sure=is_sure)
         if self.lookup.has_answer and not self.first.done():
             self.first.set_result(self.lookup.record)
 

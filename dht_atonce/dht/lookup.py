@@ -81,9 +81,13 @@ class Lookup:
         self._need = need
         self._need_with_record = need if need_with_record is None else need_with_record
         self._within = within
+        self._retry_s = config.min_timeout_s
         self._agreement = agreement
+        # The newest of those that may be old: what there is, if nobody has another
+        self._unsure: AnyRecord | None = None
         # So many gave `record`
         self._agreeing = 0
+        self._has_all = False
         self._alpha = config.eager_alpha if eager else config.alpha
         if within and start and not eager and start[0].long_id ^ target < within:
             self._alpha = config.near_alpha
@@ -106,16 +110,16 @@ class Lookup:
         if self.end is not None:
             return []
         if now >= self._deadline:
-            self.end = LookupEnd.DEADLINE
+            self._over(LookupEnd.DEADLINE)
             return []
         if self._agreement is not None and self._agreeing >= self._agreement:
-            self.end = LookupEnd.AGREED
+            self._over(LookupEnd.AGREED)
             return []
         asked = self._asked
         while asked and now >= asked[0].asked_at + hedge_s:  # the very sum that `deadline` gives: no rounding between
             asked[0].state = _LATE
             self._late.append(asked.pop(0))
-        while self._late and now >= self._late[0].asked_at + _OVERDUE_HEDGES * hedge_s:
+        while self._late and now >= self._late[0].asked_at + self._overdue_s(hedge_s):
             self._late.pop(0).state = _OVERDUE
         self._all.settle()
         picked, answered, hoped_for = self._walk(now, trusting=False)
@@ -124,9 +128,9 @@ class Lookup:
             picked, answered, hoped_for = self._walk(now, trusting=True)
         self.requests += len(picked)
         if not hoped_for:
-            self.end = LookupEnd.CLOSEST_ANSWERED if answered >= self._wanted else LookupEnd.NOBODY_LEFT
+            self._over(LookupEnd.CLOSEST_ANSWERED if answered >= self._wanted else LookupEnd.NOBODY_LEFT)
         elif not picked and self.requests >= self._max_requests and not self._all.in_state(*_WAITING):
-            self.end = LookupEnd.BUDGET
+            self._over(LookupEnd.BUDGET)
         return [candidate.contact for candidate in picked]
 
     def deadline(self, hedge_s: float) -> float:
@@ -135,11 +139,14 @@ class Lookup:
         if self._asked:
             deadline = min(deadline, self._asked[0].asked_at + hedge_s)
         if self._late:
-            deadline = min(deadline, self._late[0].asked_at + _OVERDUE_HEDGES * hedge_s)
+            deadline = min(deadline, self._late[0].asked_at + self._overdue_s(hedge_s))
         return deadline
 
-    def on_reply(self, contact: Contact, contacts: list[Contact], record: AnyRecord | None) -> None:
-        """`contact` answered, naming `contacts` and maybe a verified, unexpired `record` of the target's key."""
+    def on_reply(
+        self, contact: Contact, contacts: list[Contact], record: AnyRecord | None, *, is_sure: bool = True
+    ) -> None:
+        """`contact` answered, naming `contacts` and maybe a verified, unexpired `record` of the target's key; it says
+        itself whether it `is_sure` that this is no old one."""
         candidate = self._take(contact)
         if candidate is None:
             return
@@ -147,6 +154,10 @@ class Lookup:
         self._answers += 1
         self._all.add_all(contacts, candidate.hops + 1, candidate)
         if record is None:
+            return
+        if not is_sure:
+            if is_newer(record, self._unsure):
+                self._unsure = record
             return
         if self.record is None:
             self.record_hops = candidate.hops
@@ -194,7 +205,7 @@ class Lookup:
     def reach(self) -> int | None:
         """The distance of the last of the nearest `need` that answered; None if fewer did, or fewer were wanted since
         there was a record."""
-        if self.end is not LookupEnd.CLOSEST_ANSWERED or self._wanted < self._need:
+        if self.end is not LookupEnd.CLOSEST_ANSWERED or not self._has_all:
             return None
         return self.answered()[self._need - 1].long_id ^ self.target
 
@@ -216,6 +227,16 @@ class Lookup:
         ]
 
     # --- inside ---
+
+    def _overdue_s(self, hedge_s: float) -> float:
+        """After how long nobody waits for an answer: there was time for one to the second try."""
+        return max(_OVERDUE_HEDGES * hedge_s, hedge_s + self._retry_s)
+
+    def _over(self, end: LookupEnd) -> None:
+        self.end = end
+        self._has_all = self._wanted == self._need
+        if self._unsure is not None and is_newer(self._unsure, self.record):
+            self.record = self._unsure
 
     def _take(self, contact: Contact) -> Candidate | None:
         """The candidate that was asked at `contact`, which is not waited for any more."""

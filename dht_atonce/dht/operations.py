@@ -16,6 +16,7 @@ from dht_atonce.dht.routing import RoutingTable
 from dht_atonce.dht.storage import RecordStore
 from dht_atonce.dht.wire import (
     FLAG_NO_SEAT,
+    FLAG_UNSURE,
     MAX_CONTACTS,
     MAX_PAGE,
     MIN_CONTACTS_BESIDE_RECORD,
@@ -127,7 +128,11 @@ class Operations:
             case FindNode():
                 return self._found(asked, head, request.target, request.want, b"")
             case FindValue():
-                return self._found(asked, head, request.key, request.want, self._held(request.key, wall))
+                record = self._store.live(request.key, wall)
+                if record is not None and not self._is_responsible(request.key):
+                    # We were given it before so many came who are nearer to it: its owner does not tell us any more.
+                    head = (*head[:2], self._flags | FLAG_UNSURE, *head[3:])
+                return self._found(asked, head, request.key, request.want, record.blob if record is not None else b"")
             case Store():
                 return self._stored(asked, head, request.record, wall)
             case Watch():
@@ -174,12 +179,6 @@ class Operations:
             room -= len(others) * _CONTACT_SIZE[other]
         count = min(MAX_CONTACTS, room // _CONTACT_SIZE[self._family])
         return self._nearest(self._family, long_target, count, asked.sender), others
-
-    def _held(self, key: bytes, wall: float) -> bytes:
-        """The record of `key` that we answer with. What we were given before so many came who are nearer to it may be
-        old by now: its owner does not tell us any more."""
-        record = self._store.live(key, wall)
-        return record.blob if record is not None and self._is_responsible(key) else b""
 
     def _is_responsible(self, key: bytes) -> bool:
         router = self._routers[self._family]

@@ -11,6 +11,7 @@ from dht_atonce.records import MAX_RECORD, Record
 
 __all__ = [
     "FLAG_NO_SEAT",
+    "FLAG_UNSURE",
     "MAX_CONTACTS",
     "MAX_PAGE",
     "MAX_WATCHES",
@@ -44,6 +45,8 @@ __all__ = [
 ]
 
 FLAG_NO_SEAT: Final = 1
+FLAG_UNSURE: Final = 2
+"""Of FOUND: the record may be old, since we are not among those whom its owner tells of a newer one."""
 MAX_CONTACTS: Final = 16
 """In one reply and family."""
 MIN_CONTACTS_BESIDE_RECORD: Final = 8
