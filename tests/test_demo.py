@@ -135,9 +135,12 @@ class Demo(Process):
                     continue  # ended meanwhile, or not ours to see
         return found
 
+    def leaves_no_process(self) -> None:
+        until(lambda: not self.processes(), f"all processes have ended: {self.processes()}")
+
     def leaves_nothing(self) -> None:
         """No process, and no file."""
-        until(lambda: not self.processes(), f"all processes have ended: {self.processes()}")
+        self.leaves_no_process()
         assert list(self.folder.iterdir()) == []
 
 
@@ -172,7 +175,10 @@ def test_ctrl_c_leaves_nothing_behind(signals: int, tmp_path: Path) -> None:
             demo.signal(signal.SIGINT)
         ended = demo.ends()
         assert (ended.code, ended.err) == (130, "")
-        demo.leaves_nothing()
+        if signals == 1:
+            demo.leaves_nothing()
+        else:  # who is impatient waits for nobody, and a peer that was just being born may yet make its folder
+            demo.leaves_no_process()
         assert time.monotonic() - signalled < 2 * END_S + NOISE_S
 
 
