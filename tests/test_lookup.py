@@ -526,6 +526,17 @@ def test_a_record_that_may_be_old_does_not_hide_a_sure_one_unless_it_is_newer() 
         assert search.record == presence(seq=newest)
 
 
+def test_who_is_outside_of_the_region_is_not_believed_alone_either() -> None:
+    inside, outside, beyond = near(30, 50, 60)
+    for first, believed in ((inside, True), (outside, False)):
+        search = lookup([inside, outside, beyond], need=5, within=40)
+        search.next(0.0, HEDGE)
+        search.on_reply(first, [], presence())
+        assert search.has_answer is believed
+        search.on_reply(beyond, [], presence())
+        assert search.has_answer
+
+
 def test_two_that_are_far_are_believed() -> None:
     far, farther = near(50, 60)
     search = lookup([*near(1, 2, 3, 4, 5), far, farther], need=7, config=replace(CONFIG, alpha=7))

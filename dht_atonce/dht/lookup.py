@@ -251,7 +251,10 @@ class Lookup:
 
     def _is_near(self, candidate: Candidate) -> bool:
         """Whether it is surely among those that the record is stored at, as far as we know by now."""
-        nearer = bisect_left(self._all.distances, candidate.contact.long_id ^ self.target)
+        distance = candidate.contact.long_id ^ self.target
+        if self._within and distance >= self._within:
+            return False
+        nearer = bisect_left(self._all.distances, distance)
         sure = self._need - self._need // _UNSURE
         return nearer < sure or sum(1 for other in self._all.order[:nearer] if other.state is not _FAILED) < sure
 
