@@ -250,8 +250,9 @@ class LinkConfig:
 
     heartbeat_s: float = 3.0
     timeout_s: float = 9.0
-    handshake_s: float = 3.0
-    """How long a stranger may take for the CURVE handshake, and a dialled peer to open the link."""
+    handshake_s: float = 10.0
+    """How long a stranger may take for the CURVE handshake. What bounds strangers is the cap on connections without a
+    link; a short limit only hits those who dial a machine that stands still for a moment."""
     max_body_bytes: int = 61_440
     """docs/wire.md section 4."""
     max_message_bytes: int = 65_536

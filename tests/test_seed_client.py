@@ -14,8 +14,9 @@ from dht_atonce.dht.contact import Contact, pack_contact
 from dht_atonce.discovery.seed_client import SeedSession
 from dht_atonce.discovery.seed_wire import Authenticate, Hello, Nope, NopeCode, Ok, SeedMessage, verify_authenticate
 from dht_atonce.endpoints import Address, SeedUrl
-from dht_atonce.errors import EntryFailed, NetworkMismatch
+from dht_atonce.errors import EntryFailed, LinkRefused, NetworkMismatch
 from dht_atonce.identity import Identity, NodeKey
+from dht_atonce.links import Link
 
 CLIENT, SEED, OTHER = 1, 2, 3
 NODE_KEY = NodeKey(bytes(range(32)))
@@ -287,6 +288,25 @@ def test_the_seed_holds_another_key() -> None:
         seed = FakeSeed(world, SEED, silent)
         with pytest.raises(EntryFailed, match=r"holds another key.*check the URL"):
             await Client(world).open(SeedUrl(identity(OTHER).id, seed.url.host, seed.url.port))
+
+    virtual(main())
+
+
+def test_a_handshake_that_breaks_off_once_is_begun_again() -> None:
+    async def main() -> None:
+        world = World(1)
+        client, seed = Client(world), FakeSeed(world, SEED, challenging())
+        dial, dials = client.links.dial, []
+
+        async def breaks_off(address: Address, curve_key: bytes, timeout_s: float) -> Link:
+            dials.append(address)
+            if len(dials) == 1:
+                raise LinkRefused("broken off")
+            return await dial(address, curve_key, timeout_s)
+
+        client.links.dial = breaks_off
+        async with await client.open(seed.url):
+            assert len(dials) == 2
 
     virtual(main())
 

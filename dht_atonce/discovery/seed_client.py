@@ -32,6 +32,7 @@ from dht_atonce.links import Link, LinkNet
 __all__ = ["SeedSays", "SeedSession"]
 
 _LOOPBACK = ("127.0.0.1", "::1")
+_SECOND_DIAL_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +116,14 @@ class SeedSession:
             raise EntryFailed(f"the name {url.host} is not known; check it, and the network")
         answer = ""
         for ip in ips:
+            address = Address(ip, url.port)
             try:
-                return await links.dial(Address(ip, url.port), url.peer_id.curve_key, timeout_s)
+                try:
+                    return await links.dial(address, url.peer_id.curve_key, timeout_s)
+                except LinkRefused:
+                    # A machine that stood still for seconds breaks a handshake off just as another key does.
+                    await asyncio.sleep(_SECOND_DIAL_S)
+                    return await links.dial(address, url.peer_id.curve_key, timeout_s)
             except LinkRefused:
                 answer = "holds another key than its seed URL says; check the URL with its operator"
             except LinkError as error:
