@@ -271,15 +271,23 @@ class MessagingConfig:
     """Delivery from peer to peer."""
 
     max_message_bytes: int = 60_000
-    window_messages: int = 1024
-    """Messages towards one peer that wait for their acknowledgement; further `send`s wait."""
+    window_messages: int = 8192
+    """Messages towards one peer that wait for their acknowledgement; further ones wait to be sent."""
     window_bytes: int = 4 << 20
-    max_waiting: int = 10_000
-    """Sends to one peer, in the window or waiting for it, before `QueueFull`."""
+    first_window: int = 1024
+    """So many may be sent to somebody new before it says how much room it has. Part of the protocol."""
+    window_step: int = 1024
+    """The sender hears of more room when it is so much more, or half of all."""
+    max_held: int = 64
+    """Frames that are held behind a gap."""
+    max_waiting: int = 65_536
+    """Messages to one peer, in the window or waiting for it, before `QueueFull`."""
+    max_waiting_bytes: int = 64 << 20
     frame_messages: int = 256
     frame_bytes: int = 60_000
-    inbox_messages: int = 10_000
-    """Messages that wait for the app. Beyond it nothing is accepted or acknowledged, and senders wait."""
+    inbox_messages: int = 32_768
+    """Messages that wait for the app. One sender gets half of it at most. Where there is no room nothing is accepted or
+    acknowledged, and senders wait; but whoever has nothing in it has room for one frame."""
     inbox_bytes: int = 64 << 20
     retransmit_s: float = 0.25
     retransmit_max_s: float = 2.0
@@ -291,6 +299,16 @@ class MessagingConfig:
     """Peers of which only the sequence numbers are remembered, some 200 B each. Who is forgotten even here and had not
     heard our last acknowledgement can have a message enqueued twice."""
     max_dials: int = 64
+    redials: int = 3
+    """Of a peer whose links end as soon as they are open."""
+    redial_s: float = 0.1
+    """Before the second; doubled with each."""
+    crossed_s: float = 1.0
+    """Two links of a pair, one dialled by each side, that open within so long were dialled in the same moment."""
+    max_links: int = 1000
+    """Beyond it the least used one without anything queued is ended."""
+    unsent_retry_s: float = 0.05
+    """Until a frame is tried again for which a link's queue had no room."""
 
 
 @dataclass(frozen=True, slots=True)

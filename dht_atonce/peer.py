@@ -367,7 +367,7 @@ class Peer:
             last_udp = (0, 0) if self._transient else state.udp_ports
             udp_ports = await listen_udp(node, self._listen, udp_port, last_udp)
             messenger = Messenger(
-                self._host,
+                self.id,
                 self._links,
                 node.shared.parser,
                 self._incarnation,

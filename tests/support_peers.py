@@ -145,7 +145,7 @@ class Person:
         self.links = self.host.links(self.identity)
         self.counters: Counter[str] = Counter()
         self.messenger = Messenger(
-            self.host,
+            self.id,
             self.links,
             RecordParser(NETWORK),
             self.incarnation,

@@ -11,7 +11,18 @@ from hypothesis import strategies as st
 from dht_atonce.codec import encode
 from dht_atonce.config import MessagingConfig
 from dht_atonce.errors import WireError
-from dht_atonce.messaging.frames import Bye, ByeCode, Frame, Hello, MessageFrame, read_frame, write_frame
+from dht_atonce.messaging.frames import (
+    Bye,
+    ByeCode,
+    Frame,
+    Held,
+    Hello,
+    MessageFrame,
+    Special,
+    Window,
+    read_frame,
+    write_frame,
+)
 from dht_atonce.records import MAX_RECORD
 
 LETTERS = "az09 \x00\n\x7fé\u4e2d\U0001f600\uffff"
@@ -25,7 +36,9 @@ hellos = st.builds(
     u64,
 )
 byes = st.builds(Bye, st.integers(0, 255), st.text(LETTERS, max_size=40))
-message_lists = st.lists(st.binary(max_size=64), max_size=12)
+helds = st.builds(Held, st.lists(st.tuples(u64, u64), max_size=16))
+specials_of_all_sorts = st.lists(hellos | byes | helds | st.builds(Window, u64), max_size=4)
+message_lists = st.lists(st.binary(max_size=64) | st.none(), max_size=12)
 plain = st.one_of(
     st.none(), st.booleans(), st.integers(-(2**63), 2**64 - 1), st.floats(), st.text(LETTERS), st.binary()
 )
@@ -37,27 +50,29 @@ anything = st.recursive(
 HELLO = Hello(0, b"a record", b"", 0, 0)
 
 
-def frame_of(*specials: Any, messages: Any = (), flags: Any = 0, seq0: Any = 0, ack: Any = 0) -> bytes:
+def frame_of(*specials: Any, messages: Any = (), kind: Any = 0, seq0: Any = 0, ack: Any = 0) -> bytes:
     """A frame's bytes, right or wrong."""
-    return encode([flags, seq0, ack, list(messages), list(specials)])
+    return encode([kind, seq0, ack, list(messages), list(specials)])
 
 
 # --- there and back ---
 
 
-@given(st.integers(0, 255), u64, u64, message_lists, st.lists(hellos | byes, max_size=4))
-def test_a_frame_and_back(flags: int, seq0: int, ack: int, messages: list[bytes], specials: list[Hello | Bye]) -> None:
-    read = read_frame(write_frame(Frame(flags, seq0, ack, messages, list(specials))))
-    assert read == MessageFrame(seq0, ack, messages, specials)
+@given(st.integers(0, 255), u64, u64, message_lists, specials_of_all_sorts)
+def test_a_frame_and_back(
+    kind: int, seq0: int, ack: int, messages: list[bytes | None], specials: list[Special]
+) -> None:
+    read = read_frame(write_frame(Frame(kind, seq0, ack, messages, list(specials))))
+    assert read == MessageFrame(kind, seq0, ack, messages, specials)
 
 
 def test_a_frame_is_as_specified() -> None:
     # docs/wire.md section 6, spelt out: what another implementation would write.
     hello = Hello(0, b"\x01\x02", b"8 bytes!", 7, 9)
     bye = Bye(ByeCode.GOING_AWAY, "so long")
-    data = write_frame(Frame(0, 3, 5, [b"one", b""], [hello, bye]))
-    specials = [[1, 0, b"\x01\x02", b"8 bytes!", 7, 9], [2, 2, "so long"]]
-    assert data == msgspec.msgpack.encode([0, 3, 5, [b"one", b""], specials])
+    data = write_frame(Frame(0, 3, 5, [b"one", b"", None], [hello, bye, Held([(9, 2)]), Window(77)]))
+    specials = [[1, 0, b"\x01\x02", b"8 bytes!", 7, 9], [2, 2, "so long"], [3, [[9, 2]]], [4, 77]]
+    assert data == msgspec.msgpack.encode([0, 3, 5, [b"one", b"", None], specials])
 
 
 def test_the_largest_message_fits_into_what_a_link_carries() -> None:
@@ -75,7 +90,7 @@ def test_a_full_frame_of_small_messages_fits_too() -> None:
 # --- what later versions may add ---
 
 
-@given(st.integers(3, 2**64 - 1) | st.integers(-(2**63), 0), st.lists(anything, max_size=4))
+@given(st.integers(5, 2**64 - 1) | st.integers(-(2**63), 0), st.lists(anything, max_size=4))
 def test_a_special_that_we_do_not_know_is_left_out(tag: int, fields: list[Any]) -> None:
     read = read_frame(frame_of([tag, *fields], [2, 1, "no"], [tag], messages=[b"m"], seq0=1))
     assert read.specials == [Bye(1, "no")]
@@ -86,19 +101,21 @@ def test_a_special_that_we_do_not_know_is_left_out(tag: int, fields: list[Any]) 
 def test_fields_that_a_later_minor_version_appends_are_ignored(more: list[Any]) -> None:
     hello = [1, 9, b"record", bytes(8), 1, 2, *more]
     read = read_frame(encode([0, 1, 2, [b"m"], [hello, [2, 3, "x", *more]], *more]))
-    assert read == MessageFrame(1, 2, [b"m"], [Hello(9, b"record", bytes(8), 1, 2), Bye(3, "x")])
+    assert read == MessageFrame(0, 1, 2, [b"m"], [Hello(9, b"record", bytes(8), 1, 2), Bye(3, "x")])
 
 
 # --- what is refused ---
 
 
 def test_the_largest_fields_are_read() -> None:
-    specials: list[Hello | Bye] = [
+    specials: list[Special] = [
         Hello(255, bytes(MAX_RECORD), bytes(8), 2**64 - 1, 2**64 - 1),
         Bye(255, "\U0001f600" * 128),
+        Held([(2**64 - 1, 2**64 - 1)] * 16),
+        Window(2**64 - 1),
     ]
     frame = Frame(255, 2**64 - 1, 2**64 - 1, [bytes(60_000)], list(specials))
-    assert read_frame(write_frame(frame)) == MessageFrame(2**64 - 1, 2**64 - 1, [bytes(60_000)], specials)
+    assert read_frame(write_frame(frame)) == MessageFrame(255, 2**64 - 1, 2**64 - 1, [bytes(60_000)], specials)
 
 
 def test_256_messages_are_read_and_257_are_not() -> None:
@@ -123,9 +140,9 @@ def test_16_specials_are_read_and_17_are_not() -> None:
         encode({}),
         encode(b"bytes"),
         encode([0, 1, 2, [], []]) + b"\x00",
-        frame_of(flags=256),
-        frame_of(flags=-1),
-        frame_of(flags=True),
+        frame_of(kind=256),
+        frame_of(kind=-1),
+        frame_of(kind=True),
         frame_of(seq0=-1),
         frame_of(seq0=1.0),
         frame_of(ack="1"),
@@ -151,6 +168,13 @@ def test_16_specials_are_read_and_17_are_not() -> None:
         frame_of([2, "1", "text"]),
         frame_of([2, 1, "x" * 129]),
         frame_of([2, 1, b"text"]),
+        frame_of([3]),
+        frame_of([3, [[1]]]),
+        frame_of([3, [[1, -1]]]),
+        frame_of([3, [[1, 1]] * 17]),
+        frame_of([4]),
+        frame_of([4, -1]),
+        frame_of([4, None]),
         frame_of([True, 1, "text"]),
         frame_of([2.0, 1, "text"]),
         frame_of(messages=[b"cut", b"short"])[:-1],
@@ -177,9 +201,9 @@ def test_nesting_without_end_is_refused() -> None:
 
 
 @given(st.binary(max_size=200))
-@example(b"\x95\x00\x00\x00\x90\x91\x92\x03\x81\x80\x01")  # an unknown special with a map as the key of a map
-@example(b"\x95\x00\x00\x00\x90\x91\x92\x03\xd7\xff" + b"\xff" * 8)  # … and with a time that is none
-@example(b"\x95\x00\x00\x00\x90\x91\x92\x03\xa1\xff")  # … and with a str that is not UTF-8
+@example(b"\x95\x00\x00\x00\x90\x91\x92\x05\x81\x80\x01")  # an unknown special with a map as the key of a map
+@example(b"\x95\x00\x00\x00\x90\x91\x92\x05\xd7\xff" + b"\xff" * 8)  # … and with a time that is none
+@example(b"\x95\x00\x00\x00\x90\x91\x92\x05\xa1\xff")  # … and with a str that is not UTF-8
 def test_bytes_are_read_or_refused_and_nothing_else(data: bytes) -> None:
     with contextlib.suppress(WireError):
         assert isinstance(read_frame(data), MessageFrame)
@@ -191,9 +215,9 @@ def test_msgpack_of_anything_is_read_or_refused(fields: list[Any]) -> None:
         assert isinstance(read_frame(encode(fields)), MessageFrame)
 
 
-@given(message_lists, st.lists(hellos | byes, max_size=3), st.data())
+@given(message_lists, specials_of_all_sorts, st.data())
 def test_a_frame_with_a_byte_changed_is_read_or_refused(
-    messages: list[bytes], specials: list[Hello | Bye], data: st.DataObject
+    messages: list[bytes | None], specials: list[Special], data: st.DataObject
 ) -> None:
     raw = bytearray(write_frame(Frame(0, 1, 1, messages, list(specials))))
     raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))

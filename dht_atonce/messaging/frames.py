@@ -9,21 +9,40 @@ from dht_atonce.codec import U8, U64, WireStruct, decode, encode
 from dht_atonce.errors import WireError
 from dht_atonce.records import MAX_RECORD
 
-__all__ = ["Bye", "ByeCode", "Frame", "Hello", "MessageFrame", "read_frame", "write_frame"]
+__all__ = [
+    "Bye",
+    "ByeCode",
+    "Frame",
+    "Held",
+    "Hello",
+    "Kind",
+    "MessageFrame",
+    "Special",
+    "Window",
+    "read_frame",
+    "write_frame",
+]
 
 MAX_FRAME_MESSAGES: Final = 256
 _MAX_SPECIALS = 16
-_HELLO = 1
-_BYE = 2
+_MAX_RANGES = 16
+_HELLO, _BYE, _HELD, _WINDOW = range(1, 5)
+
+
+class Kind:
+    """What the messages of a frame are for: all of one frame are of one kind."""
+
+    MESSAGE: Final = 0
+    """For the app, as they are."""
 
 
 class Frame(NamedTuple):
     """A frame as it travels: a plain tuple, which msgspec packs fastest."""
 
-    flags: int
+    kind: int
     seq0: int
     ack: int
-    messages: list[bytes]
+    messages: list[bytes | None]
     specials: list[Any]
 
 
@@ -55,26 +74,43 @@ class Bye(WireStruct, tag=_BYE, frozen=True):
     text: Annotated[str, Meta(max_length=128)]
 
 
+class Held(WireStruct, tag=_HELD, frozen=True):
+    """What the sender of this holds behind a gap; it need not come again."""
+
+    ranges: Annotated[list[tuple[U64, U64]], Meta(max_length=_MAX_RANGES)]
+    """(first, count)."""
+
+
+class Window(WireStruct, tag=_WINDOW, frozen=True):
+    """The sender of this has room for messages with numbers up to `limit`; one said earlier may be higher."""
+
+    limit: U64
+
+
+Special = Hello | Bye | Held | Window
+
+
 class MessageFrame(NamedTuple):
     """A frame as it was read: known specials only."""
 
+    kind: int
     seq0: int
     ack: int
-    messages: list[bytes]
-    specials: list[Hello | Bye]
+    messages: list[bytes | None]
+    specials: list[Special]
 
 
 class _WireFrame(WireStruct, frozen=True):
-    flags: U8
+    kind: U8
     seq0: U64
     ack: U64
-    messages: Annotated[list[bytes], Meta(max_length=MAX_FRAME_MESSAGES)]
+    messages: Annotated[list[bytes | None], Meta(max_length=MAX_FRAME_MESSAGES)]
     specials: Annotated[list[msgspec.Raw], Meta(max_length=_MAX_SPECIALS)]
 
 
 _FRAME_DECODER = msgspec.msgpack.Decoder(_WireFrame)
 _TAG_DECODER = msgspec.msgpack.Decoder(list[Any])
-_SPECIAL_DECODER: "msgspec.msgpack.Decoder[Hello | Bye]" = msgspec.msgpack.Decoder(Hello | Bye)
+_SPECIAL_DECODER: "msgspec.msgpack.Decoder[Special]" = msgspec.msgpack.Decoder(Special)
 
 
 def write_frame(frame: Frame) -> bytes:
@@ -85,14 +121,14 @@ def write_frame(frame: Frame) -> bytes:
 def read_frame(data: bytes) -> MessageFrame:
     """Read a frame; specials with a tag that we do not know are left out. Raises `WireError`."""
     frame = decode(_FRAME_DECODER, data)
-    specials: list[Hello | Bye] = []
+    specials: list[Special] = []
     for raw in frame.specials:
         fields = decode(_TAG_DECODER, bytes(raw))
         if not fields or not isinstance(fields[0], int):
             raise WireError("a special without a tag")
-        if fields[0] in (_HELLO, _BYE):
+        if _HELLO <= fields[0] <= _WINDOW:
             special = decode(_SPECIAL_DECODER, bytes(raw))
             if isinstance(special, Hello) and len(special.yours) not in (0, 8):
                 raise WireError("an incarnation has 8 bytes")
             specials.append(special)
-    return MessageFrame(frame.seq0, frame.ack, frame.messages, specials)
+    return MessageFrame(frame.kind, frame.seq0, frame.ack, frame.messages, specials)

@@ -1,68 +1,48 @@
-"""Messages between peers: finds or dials a link to a peer, runs a `Delivery` over it, hands over what arrives."""
+"""Messages between peers: queues them, runs a delivery over the link of each pair, hands over what arrives."""
 
 import asyncio
 from collections import Counter, OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 
 from dht_atonce.config import MessagingConfig
 from dht_atonce.endpoints import Address
 from dht_atonce.errors import (
+    AtOnceError,
     DeliveryUnknown,
-    LinkError,
     MessageTooLarge,
     PeerClosed,
-    PeerOffline,
-    PeerUnknown,
     QueueFull,
-    RecordError,
-    WireError,
 )
-from dht_atonce.host import Host
 from dht_atonce.identity import PeerId
-from dht_atonce.links import Link, LinkNet, LinkPort
-from dht_atonce.messaging.delivery import Delivery, Memory, Outcome, Outgoing, Settled
-from dht_atonce.messaging.frames import Bye, ByeCode, Frame, Hello, MessageFrame, read_frame, write_frame
+from dht_atonce.links import LinkNet, LinkPort
+from dht_atonce.messaging.delivery import Memory
+from dht_atonce.messaging.frames import ByeCode, Hello, Kind, MessageFrame, write_frame
 from dht_atonce.messaging.inbox import Inbox, Message
+from dht_atonce.messaging.linking import Accept, FindPresence, Linking
+from dht_atonce.messaging.pair import Pair
+from dht_atonce.messaging.receipts import Batch, Receipt
+from dht_atonce.messaging.service import Service
 from dht_atonce.records import PresenceRecord, RecordParser
-from dht_atonce.tasks import TaskGroup
 
-__all__ = ["FindPresence", "Messenger"]
+__all__ = ["Messenger"]
 
-FindPresence = Callable[[PeerId, bool], Awaitable[PresenceRecord | None]]
-"""Looks up a peer's presence; the flag asks for the fresh one."""
-
-
-_MAX_REDIALS = 3  # of a peer whose links end as soon as they are open
+OnLinked = Callable[[PeerId, PresenceRecord], None]
+OnUnlinked = Callable[[PeerId, str], None]
 
 
-class _Pair:
-    """What there is between us and one peer."""
+class _ToInbox:
+    """The service for plain messages."""
 
-    __slots__ = ("delivery", "dialling", "flushing", "links", "peer_id", "record_seq", "timer", "waiters")
+    def __init__(self, inbox: Inbox, counters: Counter[str]) -> None:
+        self.room = inbox.room
+        self._put = inbox.put
+        self._counters = counters
 
-    def __init__(self, peer_id: PeerId, delivery: Delivery) -> None:
-        self.peer_id = peer_id
-        self.delivery = delivery
-        self.links: list[_PeerLink] = []
-        """Those that passed HELLO; the last one is used."""
-        self.record_seq = 0
-        self.waiters: dict[Outgoing, asyncio.Future[None]] = {}
-        self.dialling: asyncio.Task[None] | None = None
-        self.flushing = False
-        self.timer: asyncio.TimerHandle | None = None
-
-
-class _PeerLink:
-    """A link and what we know of who is at its other end."""
-
-    __slots__ = ("greeted", "link", "pair", "timer")
-
-    def __init__(self, link: Link, greeted: "asyncio.Future[None] | None") -> None:
-        self.link = link
-        self.greeted = greeted
-        """Of a link that we dialled: done when its HELLO came."""
-        self.pair: _Pair | None = None
-        self.timer: asyncio.TimerHandle | None = None
+    def take(self, sender: PeerId, messages: list[bytes], confirm: Callable[[], None]) -> bool:
+        self._put(sender, messages)
+        self._counters["messaging.received"] += len(messages)
+        return True
 
 
 class Messenger:
@@ -70,7 +50,7 @@ class Messenger:
 
     def __init__(
         self,
-        host: Host,
+        own_id: PeerId,
         links: LinkNet,
         parser: RecordParser,
         own_incarnation: bytes,
@@ -80,21 +60,24 @@ class Messenger:
         config: MessagingConfig | None = None,
         counters: Counter[str] | None = None,
     ) -> None:
-        self.config = config or MessagingConfig()
+        self.id = own_id
+        self.config = config = config or MessagingConfig()
         self.counters: Counter[str] = Counter() if counters is None else counters
-        self.inbox = Inbox(self.config)
-        self._host = host
-        self._links = links
-        self._parser = parser
+        self.inbox = Inbox(config)
+        self.inbox.on_read = self._on_read
+        self.linking = Linking(own_id, self, links, parser, own_record, find, config, self.counters)
+        self.when_linked: list[OnLinked] = []
+        """Told of each link that is up, with the other's record."""
+        self.when_unlinked: list[OnUnlinked] = []
+        """Told of each link that is gone with no other in its place, and why."""
         self._own_incarnation = own_incarnation
-        self._own_record = own_record
-        self._find = find
-        self._pairs: OrderedDict[PeerId, _Pair] = OrderedDict()
+        self._services: dict[int, Service] = {Kind.MESSAGE: _ToInbox(self.inbox, self.counters)}
+        self._pairs: OrderedDict[PeerId, Pair] = OrderedDict()
         # What must be kept of an idle pair: without it, a message whose acknowledgement was lost would come twice.
         self._memories: OrderedDict[PeerId, Memory] = OrderedDict()
-        self._open: dict[_PeerLink, None] = {}
-        self._tasks = TaskGroup()
-        self._dials = asyncio.Semaphore(self.config.max_dials)
+        self._pressed: dict[Pair, None] = {}
+        """Those whose senders had to be told of little room."""
+        self._last: Pair | None = None
         self._loop = asyncio.get_running_loop()
         self._closed = False
 
@@ -102,23 +85,35 @@ class Messenger:
 
     def listen(self, bind: Address) -> LinkPort:
         """Accept links. Raises `PortInUse`."""
-        return self._links.listen(bind, self._on_link)
+        return self.linking.listen(bind)
+
+    def serve(self, kind: int, service: Service) -> None:
+        """Have `service` take messages of `kind`. Messages of kinds that nobody serves are acknowledged and dropped:
+        capabilities in presence records say what a peer serves."""
+        self._services[kind] = service
+
+    def set_accept(self, accept: Accept) -> None:
+        """From now on only those may reach us whom `accept` lets; links of others are ended."""
+        self.linking.accept = accept
+        for peer_id, pair in list(self._pairs.items()):
+            if pair.link is not None and not accept(peer_id):
+                self.linking.end(pair, ByeCode.NOT_ACCEPTED, "")
 
     async def aclose(self) -> None:
         """End all links and fail what waits."""
         self._closed = True
-        await self._tasks.aclose()
-        for peer_link in list(self._open):
-            self._bye(peer_link, ByeCode.GOING_AWAY, "going away")
+        await self.linking.stop_dialling()
         for pair in self._pairs.values():
+            if pair.link is not None:
+                self._flush(pair)  # the last words, and acknowledgements, before BYE
             if pair.timer is not None:
                 pair.timer.cancel()
-            for message, waiter in pair.waiters.items():
-                if not waiter.done():
-                    closed = "this peer was closed before an acknowledgement came"
-                    waiter.set_exception(DeliveryUnknown(closed) if message.was_sent else PeerClosed(closed))
+        await self.linking.aclose()
+        text = "this peer was closed before an acknowledgement came"
+        for pair in self._pairs.values():
+            for batch in (*pair.outflow.drop_unsent((PeerClosed, text)), *pair.outflow.doubt((DeliveryUnknown, text))):
+                batch.wake()
         self.inbox.close()
-        await self._links.aclose()
 
     # --- the app's side ---
 
@@ -126,290 +121,233 @@ class Messenger:
         """What others send us, as it comes; ends when we are closed."""
         return self.inbox.read()
 
-    async def send(self, to: PeerId, data: bytes, timeout_s: float | None = None) -> None:
-        """Deliver `data` (at most 60,000 B): returns when it is in the queue of the other side's app.
+    def post(self, to: PeerId, data: bytes, timeout_s: float | None = None, kind: int = Kind.MESSAGE) -> Receipt:
+        """Queue `data` (at most 60,000 B) for `to`; the receipt tells what became of it, and can be awaited.
 
-        Raises `MessageTooLarge`, `QueueFull`, `PeerClosed`; `PeerUnknown` or `PeerOffline` if nothing was sent;
-        `DeliveryUnknown` if it was sent and no acknowledgement came.
+        If it is not acknowledged within `timeout_s` (default 10), it has expired, or its outcome is unknown. Raises
+        `MessageTooLarge`, `QueueFull`, `PeerClosed`.
         """
-        if len(data) > self.config.max_message_bytes:
-            limit = self.config.max_message_bytes
+        config = self.config
+        if len(data) > config.max_message_bytes:
+            limit = config.max_message_bytes
             raise MessageTooLarge(f"a message has at most {limit} bytes, this has {len(data)}")
         if self._closed:
             raise PeerClosed("this peer is closed")
-        pair = self._pair(to)
-        if pair.delivery.queued >= self.config.max_waiting:
-            raise QueueFull(f"{self.config.max_waiting} messages to {to.short}… wait already")
-        message = pair.delivery.push(data)
-        waiter: asyncio.Future[None] = self._loop.create_future()
-        pair.waiters[message] = waiter
-        if pair.links:
+        pair = self._last
+        if pair is None or pair.peer_id is not to:
+            pair = self._last = self.pair(to)
+        outflow = pair.outflow
+        if outflow.queued >= config.max_waiting or outflow.queued_bytes >= config.max_waiting_bytes:
+            raise QueueFull(f"{outflow.queued} messages to {to.short}… wait already; await receipts")
+        if pair.flushing:
+            return outflow.push(data, kind, pair.now + (config.send_timeout_s if timeout_s is None else timeout_s))
+        pair.now = now = self._loop.time()
+        is_alone = not outflow.queued
+        receipt = outflow.push(data, kind, now + (config.send_timeout_s if timeout_s is None else timeout_s))
+        if pair.link is None:
+            self._reach(pair)
+        elif is_alone:
+            self._flush(pair)  # nothing else is on its way: no need to wait for company
+        else:
             self._flush_soon(pair)
-        elif pair.dialling is None:
-            pair.dialling = self._tasks.start(self._connect(pair), f"dial {to.short}")
-        timeout_s = self.config.send_timeout_s if timeout_s is None else timeout_s
+        return receipt
+
+    async def send(self, to: PeerId, data: bytes, timeout_s: float | None = None) -> None:
+        """Deliver `data`: as `post`, and wait until it is in the queue of the other side's app.
+
+        Raises as `post`; `PeerUnknown`, `PeerOffline`, `NotAccepted` if nothing was sent; `DeliveryUnknown` if it was
+        sent and no acknowledgement came.
+        """
+        receipt = self.post(to, data, timeout_s)
         try:
-            async with asyncio.timeout(timeout_s):
-                await waiter
-        except DeliveryUnknown:
-            raise  # a TimeoutError too, and it says more than we could
-        except TimeoutError:
-            if message.was_sent:
-                raise DeliveryUnknown(f"{to.short}… did not acknowledge within {timeout_s:g} s") from None
-            raise PeerOffline(f"{to.short}… could not be reached within {timeout_s:g} s") from None
-        finally:
-            pair.waiters.pop(message, None)
-            if not waiter.done() or waiter.cancelled():
-                pair.delivery.abandon(message)
+            await receipt
+        except asyncio.CancelledError:
+            self.withdraw(to, receipt)
+            raise
 
-    # --- pairs ---
+    def withdraw(self, to: PeerId, receipt: Receipt) -> bool:
+        """Do not send what has not left. False: it left already, or is settled."""
+        pair = self._pairs.get(to)
+        return pair is not None and pair.outflow.withdraw(receipt)
 
-    def _pair(self, peer_id: PeerId) -> _Pair:
+    # --- links ---
+
+    def record_of(self, peer_id: PeerId) -> PresenceRecord | None:
+        """The presence record with which a peer that has a link to us greeted."""
+        pair = self._pairs.get(peer_id)
+        return pair.record if pair is not None and pair.link is not None else None
+
+    def connect(self, peer_id: PeerId) -> None:
+        """See to it that there is a link to the peer, if it can be reached; `when_linked` and `when_unlinked` tell."""
+        if peer_id != self.id:
+            self.linking.connect_soon(self.pair(peer_id))
+
+    def disconnect(self, peer_id: PeerId) -> None:
+        """End the link to the peer if nothing is on its way to it."""
+        pair = self._pairs.get(peer_id)
+        if pair is not None and not pair.outflow.queued:
+            self.linking.end(pair, ByeCode.GOING_AWAY, "not needed any more")
+
+    def pair(self, peer_id: PeerId) -> Pair:
+        """The pair with this peer, made if new."""
         pair = self._pairs.get(peer_id)
         if pair is None:
             memory = self._memories.pop(peer_id, None)
             if len(self._pairs) >= self.config.max_pairs:
                 self._forget_idle()
-            delivery = Delivery(self.config, self._own_incarnation, memory)
-            pair = self._pairs[peer_id] = _Pair(peer_id, delivery)
+            pair = self._pairs[peer_id] = Pair(peer_id, self.config, self._own_incarnation, memory)
         self._pairs.move_to_end(peer_id)
         return pair
 
+    def on_linked(self, pair: Pair, hello: Hello, record: PresenceRecord) -> None:
+        """Of `PairKeeper`."""
+        base = pair.outflow.base
+        self._wake(pair.delivery.on_hello(hello, record.incarnation))
+        self.counters["messaging.delivered"] += max(0, pair.outflow.base - base)
+        self._flush_soon(pair)
+        for tell in self.when_linked:
+            tell(pair.peer_id, record)
+
+    def on_switched(self, pair: Pair) -> None:
+        """Of `PairKeeper`."""
+        pair.outflow.rewind()
+        self._flush_soon(pair)
+
+    def on_unlinked(self, pair: Pair, reason: str) -> None:
+        """Of `PairKeeper`."""
+        pair.outflow.on_link_lost()
+        if self._closed:
+            return
+        if pair.outflow.queued:
+            self.linking.connect_soon(pair)
+        for tell in self.when_unlinked:
+            tell(pair.peer_id, reason)
+
+    def on_unreachable(self, pair: Pair, error: AtOnceError) -> None:
+        """Of `PairKeeper`."""
+        text = str(error)
+        unknown = (DeliveryUnknown, f"the link to {pair.peer_id.short}… broke before an acknowledgement came")
+        self._wake([*pair.outflow.drop_unsent((type(error), text)), *pair.outflow.doubt(unknown)])
+        for tell in self.when_unlinked:
+            tell(pair.peer_id, text)
+
+    def on_frame(self, pair: Pair, frame: MessageFrame) -> None:
+        """Of `PairKeeper`."""
+        inflow, base = pair.delivery.inflow, pair.outflow.base
+        taken, settled = pair.delivery.on_frame(frame, partial(self._room, pair.peer_id))
+        if settled:
+            self.counters["messaging.delivered"] += pair.outflow.base - base
+        for one in taken:
+            service = self._services.get(one.kind)
+            if service is None:
+                self.counters["messaging.unknown_kind"] += len(one.messages)
+            elif not service.take(pair.peer_id, one.messages, partial(self._confirm, pair, one)):
+                inflow.confirm_later(one)
+        if frame.messages and inflow.expected < frame.seq0 + len(frame.messages):
+            self.counters["messaging.not_taken"] += frame.seq0 + len(frame.messages) - inflow.expected
+        self._wake(settled)
+        self._flush_soon(pair)
+
+    # --- inside ---
+
+    def _room(self, peer_id: PeerId, kind: int) -> int:
+        service = self._services.get(kind)
+        return service.room(peer_id) if service is not None else self.config.frame_messages
+
+    def _confirm(self, pair: Pair, taken: object) -> None:
+        pair.delivery.inflow.confirm(taken)  # type: ignore[arg-type]
+        self._flush_soon(pair)
+
+    def _reach(self, pair: Pair) -> None:
+        """There is something for a peer to whom there is no link."""
+        if pair.peer_id == self.id:
+            pair.flushing = True
+            self._loop.call_soon(self._tell_ourselves, pair)
+        else:
+            self._arm(pair)
+            self.linking.connect_soon(pair)
+
+    def _tell_ourselves(self, pair: Pair) -> None:
+        """A note to oneself needs no link."""
+        pair.flushing = False
+        outflow = pair.outflow
+        while self.inbox.room(self.id) >= self.config.frame_messages and (run := outflow.take(pair.now)) is not None:
+            messages = [data for data in run.messages if data is not None]
+            service = self._services.get(run.kind)
+            if service is not None:
+                service.take(self.id, messages, lambda: None)
+            self._wake(outflow.on_ack(run.seq0 + len(run.messages) - 1))
+            outflow.on_limit(outflow.base - 1 + self.config.window_messages)
+        if outflow.queued:
+            self._pressed[pair] = None
+            self._arm(pair)
+
     def _forget_idle(self) -> None:
         for peer_id, pair in self._pairs.items():
-            if not pair.links and not pair.delivery.queued and pair.dialling is None and not pair.waiters:
+            if pair.is_idle:
                 del self._pairs[peer_id]
+                if self._last is pair:
+                    self._last = None
                 self._memories[peer_id] = pair.delivery.memory()
                 if len(self._memories) > self.config.max_memories:
                     self._memories.popitem(last=False)
                 return
 
-    async def _connect(self, pair: _Pair) -> None:
-        """Bring about a link to the peer, or fail all that waits for one."""
-        error: PeerUnknown | PeerOffline | None = None
-        try:
-            for _ in range(_MAX_REDIALS):
-                async with self._dials:
-                    error = await self._dial_known(pair)
-                if error is not None or pair.links:
-                    break
-            else:
-                error = PeerOffline(f"{pair.peer_id.short}… ends each link at once")
-        finally:
-            pair.dialling = None
-        if error is None or pair.links:
-            return
-        for message in pair.delivery.give_up():
-            self._fail(pair, message, error)
-        for message in [message for message in pair.waiters if message.was_sent]:
-            unknown = f"the link to {pair.peer_id.short}… broke before an acknowledgement came"
-            self._fail(pair, message, DeliveryUnknown(unknown))
+    @staticmethod
+    def _wake(batches: list[Batch]) -> None:
+        for batch in batches:
+            if batch.waiters:
+                batch.wake()
 
-    async def _dial_known(self, pair: _Pair) -> PeerUnknown | PeerOffline | None:
-        """Dial where the peer says it is; if the first record found leads nowhere, where the fresh one says."""
-        short = pair.peer_id.short
-        tried: list[Address] = []
-        for fresh in (False, True):
-            record = await self._find(pair.peer_id, fresh)
-            if pair.links:
-                return None  # meanwhile the peer dialled us
-            if record is None:
-                if not tried:
-                    return PeerUnknown(f"the network knows no peer {short}…")
-                break
-            if record.is_goodbye:
-                if fresh:
-                    return PeerOffline(f"{short}… has said goodbye")
-                continue  # it may be back already
-            for endpoint in record.endpoints:
-                if endpoint in tried:
-                    continue
-                tried.append(endpoint)
-                if await self._dial(pair, endpoint):
-                    return None
-        if not tried:
-            return PeerOffline(f"{short}… has no address at which it can be dialled")
-        return PeerOffline(f"{short}… does not answer at {', '.join(map(str, tried))}")
+    def _on_read(self) -> None:
+        """The app read messages: whoever was told of little room may have more."""
+        if self._pressed:
+            pressed, self._pressed = self._pressed, {}
+            for pair in pressed:
+                self._flush_soon(pair)
 
-    async def _dial(self, pair: _Pair, endpoint: Address) -> bool:
-        try:
-            link = await self._links.dial(endpoint, pair.peer_id.curve_key, self.config.hello_timeout_s)
-        except LinkError:
-            self.counters["messaging.dial_failed"] += 1
-            return False
-        peer_link = self._begin(link, self._loop.create_future())
-        self._greet(peer_link, pair)
-        assert peer_link.greeted is not None
-        try:
-            await peer_link.greeted
-        except LinkError:
-            return False
-        return peer_link.pair is pair
-
-    def _fail(self, pair: _Pair, message: Outgoing, error: Exception) -> None:
-        waiter = pair.waiters.get(message)
-        if waiter is not None and not waiter.done():
-            waiter.set_exception(error)
-
-    # --- links ---
-
-    def _on_link(self, link: Link) -> None:
-        if self._closed:
-            link.close()
-        else:
-            self._begin(link, None)
-
-    def _begin(self, link: Link, greeted: "asyncio.Future[None] | None") -> _PeerLink:
-        peer_link = _PeerLink(link, greeted)
-        self._open[peer_link] = None
-        peer_link.timer = self._loop.call_later(self.config.hello_timeout_s, self._on_no_hello, peer_link)
-        link.start(lambda data: self._on_frame(peer_link, data), lambda _: self._on_closed(peer_link))
-        return peer_link
-
-    def _on_no_hello(self, peer_link: _PeerLink) -> None:
-        self.counters["messaging.no_hello"] += 1
-        self._bye(peer_link, ByeCode.PROTOCOL_ERROR, "no HELLO")
-
-    def _greet(self, peer_link: _PeerLink, pair: _Pair) -> None:
-        hello = pair.delivery.hello(self._own_record())
-        peer_link.link.send(write_frame(Frame(0, 0, 0, [], [hello])))
-
-    def _bye(self, peer_link: _PeerLink, code: int, text: str) -> None:
-        peer_link.link.send(write_frame(Frame(0, 0, 0, [], [Bye(code, text)])))
-        peer_link.link.close()
-        self._on_closed(peer_link)
-
-    def _on_closed(self, peer_link: _PeerLink) -> None:
-        """The link has ended, whoever ended it."""
-        if peer_link not in self._open:
-            return
-        del self._open[peer_link]
-        if peer_link.timer is not None:
-            peer_link.timer.cancel()
-        if peer_link.greeted is not None and not peer_link.greeted.done():
-            peer_link.greeted.set_exception(LinkError("the link ended before HELLO"))
-        pair = peer_link.pair
-        if pair is None:
-            return
-        pair.links.remove(peer_link)
-        if pair.links or self._closed:
-            return
-        pair.delivery.on_link_lost()
-        if pair.waiters and pair.dialling is None:
-            pair.dialling = self._tasks.start(self._connect(pair), f"dial {pair.peer_id.short} again")
-
-    def _on_frame(self, peer_link: _PeerLink, data: bytes) -> None:
-        try:
-            frame = read_frame(data)
-        except WireError:
-            self.counters["messaging.bad_frame"] += 1
-            self._bye(peer_link, ByeCode.PROTOCOL_ERROR, "unreadable frame")
-            return
-        for special in frame.specials:
-            if isinstance(special, Bye):
-                peer_link.link.close()
-                self._on_closed(peer_link)
-                return
-            self._on_hello(peer_link, special)
-        pair = peer_link.pair
-        if pair is None:
-            if not frame.specials:
-                self.counters["messaging.before_hello"] += 1
-                self._bye(peer_link, ByeCode.PROTOCOL_ERROR, "HELLO comes first")
-            return
-        self._take(pair, frame)
-
-    def _on_hello(self, peer_link: _PeerLink, hello: Hello) -> None:
-        if peer_link.pair is not None or peer_link.link.is_closed:
-            return
-        try:
-            record = self._parser.parse_presence(hello.record, None)
-            if record.peer_id.curve_key != peer_link.link.curve_key:
-                raise RecordError("not_of_this_link")
-        except RecordError as error:
-            self.counters[f"hello.{error.reason}"] += 1
-            self._bye(peer_link, ByeCode.NOT_ACCEPTED, f"record: {error.reason}")
-            return
-        pair = self._pair(record.peer_id)
-        known = pair.delivery.their_incarnation
-        if known and record.incarnation != known:
-            if record.seq < pair.record_seq:
-                self.counters["hello.old_incarnation"] += 1
-                self._bye(peer_link, ByeCode.NOT_ACCEPTED, "a newer process of yours is here")
-                return
-            for old in list(pair.links):
-                old.link.close()
-                self._open.pop(old, None)
-            pair.links.clear()
-        pair.record_seq = max(pair.record_seq, record.seq)
-        if peer_link.timer is not None:
-            peer_link.timer.cancel()
-        peer_link.pair = pair
-        if peer_link.greeted is None:
-            # It dialled us again: its earlier links are dead, or will be. One that we dialled may stay beside.
-            for earlier in [known for known in pair.links if known.greeted is None]:
-                pair.links.remove(earlier)
-                self._open.pop(earlier, None)
-                earlier.link.close()
-        pair.links.append(peer_link)
-        self._settle(pair, pair.delivery.on_hello(hello, record.incarnation))
-        if peer_link.greeted is None:
-            self._greet(peer_link, pair)
-        elif not peer_link.greeted.done():
-            peer_link.greeted.set_result(None)
-        self._flush_soon(pair)
-
-    # --- delivery ---
-
-    def _take(self, pair: _Pair, frame: MessageFrame) -> None:
-        accepted, settled = pair.delivery.on_frame(frame, self.inbox.room)
-        for data in accepted:
-            self.inbox.put(Message(pair.peer_id, data))
-        self.counters["messaging.received"] += len(accepted)
-        refused = len(frame.messages) - len(accepted)
-        if refused:
-            self.counters["messaging.not_taken"] += refused
-        self._settle(pair, settled)
-        self._flush_soon(pair)
-
-    def _settle(self, pair: _Pair, settled: list[Settled]) -> None:
-        for message, outcome in settled:
-            waiter = pair.waiters.get(message)
-            if waiter is None or waiter.done():
-                continue
-            if outcome is Outcome.DELIVERED:
-                self.counters["messaging.delivered"] += 1
-                waiter.set_result(None)
-            else:
-                gone = f"{pair.peer_id.short}… was started again before an acknowledgement came"
-                waiter.set_exception(DeliveryUnknown(gone))
-
-    def _flush_soon(self, pair: _Pair) -> None:
+    def _flush_soon(self, pair: Pair) -> None:
         if not pair.flushing:
             pair.flushing = True
+            pair.now = self._loop.time()
             self._loop.call_soon(self._flush, pair)
 
-    def _flush(self, pair: _Pair) -> None:
+    def _flush(self, pair: Pair) -> None:
         pair.flushing = False
-        if not pair.links:
+        peer_link = pair.link
+        if peer_link is None:
+            self._reach(pair) if pair.outflow.has_unsent and not self._closed else None
             return
-        link = pair.links[-1].link
-        now = self._loop.time()
-        while (frame := pair.delivery.take_frame(now)) is not None:
-            if not link.send(write_frame(frame)):
-                break  # its queue is full or it is closing: the retransmission timer brings the rest
+        delivery, send = pair.delivery, peer_link.link.send
+        now = peer_link.used_at = self._loop.time()
+        room = self.inbox.room(pair.peer_id)
+        if room < self.config.window_step:
+            self._pressed[pair] = None
+        while (frame := delivery.take_frame(now, room)) is not None:
+            if not send(write_frame(frame)):
+                # Its queue is full, or it is closing and will be told of.
+                delivery.untake_frame(frame)
+                self._loop.call_later(self.config.unsent_retry_s, self._flush_soon, pair)
+                break
         self._arm(pair)
 
-    def _arm(self, pair: _Pair) -> None:
+    def _arm(self, pair: Pair) -> None:
+        """Have `_on_timer` called at the pair's deadline, or before: a timer that comes early is cheaper than one that
+        is moved at each frame."""
+        deadline = pair.outflow.deadline
+        if deadline == float("inf") or (pair.timer is not None and pair.timer_at <= deadline):
+            return
         if pair.timer is not None:
             pair.timer.cancel()
-            pair.timer = None
-        deadline = pair.delivery.deadline
-        if deadline is not None:
-            pair.timer = self._loop.call_at(deadline, self._on_timer, pair)
+        pair.timer_at = deadline
+        pair.timer = self._loop.call_at(deadline, self._on_timer, pair)
 
-    def _on_timer(self, pair: _Pair) -> None:
+    def _on_timer(self, pair: Pair) -> None:
         pair.timer = None
-        pair.delivery.on_timer(self._loop.time())
-        self.counters["messaging.retransmits"] += 1
-        self._flush(pair)
+        now, outflow = self._loop.time(), pair.outflow
+        if outflow.deadline <= now:
+            self._wake(outflow.on_timer(now))
+            if pair.link is not None:
+                self.counters["messaging.retransmits"] += 1
+                self._flush(pair)
+        self._arm(pair)

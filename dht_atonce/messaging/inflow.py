@@ -1,0 +1,142 @@
+"""The receiving half of a delivery: order, duplicates, acknowledgements, how much room is told. No I/O, no clock."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from dht_atonce.config import MessagingConfig
+
+__all__ = ["Inflow", "Taken"]
+
+Messages = Sequence[bytes | None]
+Room = Callable[[int], int]
+"""How many more messages of a kind find room now."""
+
+
+class Taken(NamedTuple):
+    """Messages of one kind that are new, in order; withdrawn ones are left out."""
+
+    kind: int
+    first: int
+    """The number of the first one."""
+    messages: list[bytes]
+
+
+class Inflow:
+    """What comes from one peer. `expected` is the next number to be taken.
+
+    What comes behind a gap is held, up to a bound, and named to the sender, who need not send it again. What finds no
+    room is not taken, so it is not acknowledged and comes again.
+    """
+
+    __slots__ = ("_config", "_held", "_held_bytes", "_told", "_unconfirmed", "ack_due", "expected")
+
+    def __init__(self, config: MessagingConfig, expected: int = 1) -> None:
+        self._config = config
+        self.expected = expected
+        self.ack_due = False
+        """Something came that the sender has to hear of."""
+        self._held: dict[int, tuple[int, Messages]] = {}
+        """By first number: kind and messages that came before those in front of them."""
+        self._held_bytes = 0
+        self._unconfirmed: list[int] = []
+        """The last numbers of what was taken and is not acknowledged before somebody confirms it, in order."""
+        self._told = expected - 1 + config.first_window
+
+    @property
+    def ack(self) -> int:
+        """All up to it is acknowledged."""
+        return self._unconfirmed[0] - 1 if self._unconfirmed else self.expected - 1
+
+    @property
+    def held(self) -> list[tuple[int, int]]:
+        """(first, count) of what waits behind gaps, at most 16 of them."""
+        return [(first, len(messages)) for first, (_, messages) in sorted(self._held.items())[:16]]
+
+    def on_messages(self, kind: int, seq0: int, messages: Messages, room: Room) -> list[Taken]:
+        """Messages came, with numbers from `seq0` on."""
+        if not messages:
+            return []
+        self.ack_due = True
+        if seq0 > self.expected:
+            self._hold(kind, seq0, messages)
+            return []
+        taken: list[Taken] = []
+        self._take(kind, seq0, messages, room, taken)
+        while self._held and (first := min(self._held)) <= self.expected:
+            kind, messages = self._held[first]
+            self._take(kind, first, messages, room, taken)
+            if self.expected < first + len(messages):
+                break  # no room: it was named to the sender, so it is kept
+            self._held_bytes -= _size(self._held.pop(first)[1])
+        return taken
+
+    def confirm_later(self, taken: Taken) -> None:
+        """`taken`, just given, is not acknowledged before `confirm`."""
+        self._unconfirmed.append(taken.first)
+
+    def confirm(self, taken: Taken) -> None:
+        """It may be acknowledged now, once all before it is. Nothing happens if its sender was started again."""
+        if taken.first in self._unconfirmed:
+            self._unconfirmed.remove(taken.first)
+            self.ack_due = True
+
+    def limit(self, room: int) -> int | None:
+        """The highest number for which there is room, if the sender should hear of it; to be sent when it is given."""
+        limit = self.expected - 1 + room
+        if limit - self._told < max(1, min(self._config.window_step, room // 2)):
+            return None
+        self._told = limit
+        return limit
+
+    def untell(self, limit: int | None) -> None:
+        """What was to be said, with this `limit`, could not be sent."""
+        self.ack_due = True
+        if limit is not None:
+            self._told = self.expected - 1
+
+    def skip_to(self, base: int) -> None:
+        """The sender never sends anything below `base` again."""
+        if base > self.expected:
+            self.expected = base
+            self._forget_old()
+
+    def restart(self) -> None:
+        """The sender is a new process: numbers begin at 1 again."""
+        self._held.clear()
+        self._held_bytes = 0
+        self._unconfirmed.clear()
+        self.expected = 1
+        self._told = self._config.first_window
+
+    # --- inside ---
+
+    def _take(self, kind: int, seq0: int, messages: Messages, room: Room, taken: list[Taken]) -> None:
+        skip = self.expected - seq0
+        if skip >= len(messages) or skip < 0:
+            return
+        new = messages[skip:] if skip else messages
+        count = max(0, room(kind))
+        if count < len(new):
+            new = new[:count]
+        if new:
+            whole = [message for message in new if message is not None] if None in new else list(new)
+            taken.append(Taken(kind, self.expected, whole))  # type: ignore[arg-type]
+            self.expected += len(new)
+
+    def _hold(self, kind: int, seq0: int, messages: Messages) -> None:
+        size = _size(messages)
+        if (
+            seq0 not in self._held
+            and len(self._held) < self._config.max_held
+            and self._held_bytes + size <= self._config.window_bytes
+        ):
+            self._held[seq0] = (kind, messages)
+            self._held_bytes += size
+
+    def _forget_old(self) -> None:
+        for first in [first for first, (_, messages) in self._held.items() if first + len(messages) <= self.expected]:
+            self._held_bytes -= _size(self._held.pop(first)[1])
+
+
+def _size(messages: Messages) -> int:
+    return sum(len(message) if message is not None else 1 for message in messages)

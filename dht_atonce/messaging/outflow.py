@@ -1,0 +1,297 @@
+"""The sending half of a delivery: batches, their sequence numbers, the window, retransmission. No I/O, no clock.
+
+push ──▶ waiting ──take()──▶ flight ──on_ack()──▶ delivered
+            │ drop_unsent(), on_timer()     │ lose(), on_timer()
+            ▼                               ▼
+      expired, refused                   unknown
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from math import inf
+from typing import Final, NamedTuple
+
+from dht_atonce.config import MessagingConfig
+from dht_atonce.errors import DeliveryUnknown, PeerOffline
+from dht_atonce.messaging.receipts import Batch, Receipt, Why
+
+__all__ = ["MESSAGE_OVERHEAD", "Outflow", "Run"]
+
+MESSAGE_OVERHEAD: Final = 5
+"""What msgpack adds to a message, at most."""
+_TOO_LATE: Final = (PeerOffline, "it could not be sent in its time")
+_UNANSWERED: Final = (DeliveryUnknown, "it was not acknowledged in its time")
+
+
+class Run(NamedTuple):
+    """Messages of one kind with consecutive sequence numbers: what one frame carries. None: withdrawn."""
+
+    kind: int
+    seq0: int
+    messages: list[bytes | None]
+
+
+class Outflow:
+    """What goes to one peer. `base` is the lowest sequence number that is not acknowledged."""
+
+    __slots__ = (
+        "_bytes",
+        "_config",
+        "_cursor",
+        "_expiry",
+        "_flight",
+        "_flight_bytes",
+        "_limit",
+        "_next_seq",
+        "_open",
+        "_probing",
+        "_queued",
+        "_retransmit_at",
+        "_retransmit_s",
+        "_waiting",
+        "base",
+    )
+
+    def __init__(self, config: MessagingConfig, base: int = 1) -> None:
+        self._config = config
+        self.base = base
+        self._next_seq = base
+        self._limit = base - 1 + config.first_window
+        self._waiting: deque[Batch] = deque()
+        self._flight: deque[Batch] = deque()
+        """Batches that were sent and are not wholly acknowledged."""
+        self._open: Batch | None = None
+        """The last one that waits, while messages may still be added to it."""
+        self._queued = self._bytes = self._flight_bytes = 0
+        self._cursor = 0
+        """The place in flight of the batch to send next over the present link."""
+        self._probing = False
+        self._retransmit_s = config.retransmit_s
+        self._retransmit_at: float | None = None
+        self._expiry = inf
+
+    # --- getters ---
+
+    @property
+    def queued(self) -> int:
+        """Messages that are not acknowledged."""
+        return self._queued
+
+    @property
+    def queued_bytes(self) -> int:
+        """Of the same, with what msgpack adds."""
+        return self._bytes
+
+    @property
+    def has_unsent(self) -> bool:
+        """Whether something was never sent."""
+        return bool(self._waiting)
+
+    @property
+    def deadline(self) -> float:
+        """When `on_timer` is to be called, in monotonic seconds; inf: nothing is due."""
+        return self._expiry if self._retransmit_at is None else min(self._expiry, self._retransmit_at)
+
+    # --- commands ---
+
+    def push(self, data: bytes, kind: int, deadline: float) -> Receipt:
+        """Queue a message. The caller bounds its length, `queued` and `queued_bytes`."""
+        size = len(data) + MESSAGE_OVERHEAD
+        batch = self._open
+        if (
+            batch is None
+            or batch.kind != kind
+            or batch.deadline != deadline
+            or batch.size + size > self._config.frame_bytes
+            or len(batch.messages) >= self._config.frame_messages
+        ):
+            batch = self._open = Batch(kind, deadline)
+            self._waiting.append(batch)
+            if deadline < self._expiry:
+                self._expiry = deadline
+        messages = batch.messages
+        receipt = Receipt(batch, len(messages))
+        messages.append(data)
+        batch.size += size
+        self._queued += 1
+        self._bytes += size
+        return receipt
+
+    def withdraw(self, receipt: Receipt) -> bool:
+        """Do not send a message that has not left: its number goes without it. False: it left, or is settled."""
+        batch, index = receipt.batch, receipt.index
+        if batch.was_sent or batch.fate is not None or batch.messages[index] is None:
+            return False
+        batch.messages[index] = None
+        if batch.withdrawn is None:
+            batch.withdrawn = set()
+        batch.withdrawn.add(index)
+        return True
+
+    def drop_unsent(self, why: Why) -> list[Batch]:
+        """Give up all that never left; gives its batches."""
+        dropped = list(self._waiting)
+        self._waiting.clear()
+        self._give_up(dropped, why)
+        return dropped
+
+    def lose(self, why: str) -> list[Batch]:
+        """The process that they were sent to is gone: what is not acknowledged is unknown, and numbers begin at 1
+        again. What never left stays queued."""
+        lost = list(self._flight)
+        self._flight.clear()
+        self._flight_bytes = 0
+        for batch in lost:
+            self._count_out(batch)
+            batch.overdue = batch.overdue or (DeliveryUnknown, why)
+        self.base = self._next_seq = 1
+        self._limit = self._config.first_window
+        self.rewind()
+        return lost
+
+    def doubt(self, why: Why) -> list[Batch]:
+        """Nobody shall wait any longer for what was sent; it keeps its place, and may yet be acknowledged."""
+        doubted = [batch for batch in self._flight if batch.overdue is None]
+        for batch in doubted:
+            batch.overdue = why
+        return doubted
+
+    def rewind(self) -> None:
+        """A new link: what is not acknowledged is sent again over it."""
+        self._cursor = 0
+        self._be_patient()
+
+    def on_link_lost(self) -> None:
+        """There is no link: nothing is sent again before the next one."""
+        self._retransmit_at = None
+
+    # --- inputs ---
+
+    def on_ack(self, ack: int) -> list[Batch]:
+        """All up to `ack` is acknowledged; gives the batches of which something was settled by it."""
+        if not self.base <= ack < self._next_seq:
+            return []  # old news, or an acknowledgement of what was never sent
+        settled: list[Batch] = []
+        flight = self._flight
+        while flight and (batch := flight[0]).seq0 <= ack:
+            settled.append(batch)
+            count = ack - batch.seq0 + 1
+            if count < len(batch.messages):
+                batch.settled = count
+                break
+            batch.settled = len(batch.messages)
+            flight.popleft()
+            self._count_out(batch)
+            self._flight_bytes -= batch.size
+            if self._cursor:
+                self._cursor -= 1
+        self.base = ack + 1
+        self._be_patient()
+        return settled
+
+    def on_held(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """The receiver holds these, (first, count), behind a gap: they need not be sent again."""
+        for batch in self._flight:
+            end = batch.seq0 + len(batch.messages)
+            if not batch.held and any(first <= batch.seq0 and end <= first + count for first, count in ranges):
+                batch.held = True
+
+    def on_limit(self, limit: int) -> None:
+        """The receiver has room for numbers up to `limit`."""
+        if limit > self._limit:
+            self._limit = limit
+            self._probing = False
+
+    def skip_to(self, base: int) -> None:
+        """The receiver expects `base` though we know of nothing sent: we had forgotten the pair, it had not."""
+        if not self._flight and base > self.base:
+            self.base = self._next_seq = base
+            self._limit = max(self._limit, base - 1 + self._config.first_window)
+
+    def on_timer(self, now: float) -> list[Batch]:
+        """The `deadline` has come. Gives the batches that expired or became unknown."""
+        if self._retransmit_at is not None and now >= self._retransmit_at:
+            # The first frame again, to see whether the other takes it, and forget what it said of others.
+            for batch in self._flight:
+                batch.held = False
+            self._cursor = 0
+            self._probing = True
+            self._retransmit_s = min(self._config.retransmit_max_s, self._retransmit_s * 2)
+            self._retransmit_at = None
+        return self._expire(now) if now >= self._expiry else []
+
+    # --- drain ---
+
+    def take(self, now: float) -> Run | None:
+        """What to send next over the present link; None: nothing, or nothing that the window lets through."""
+        flight = self._flight
+        while self._cursor < len(flight) and flight[self._cursor].held:
+            self._cursor += 1
+        run = None
+        if self._probing and self._cursor:
+            pass
+        elif self._cursor < len(flight):
+            batch = flight[self._cursor]
+            run = Run(batch.kind, batch.seq0 + batch.settled, batch.messages[batch.settled :])
+        elif self._waiting and self._fits(self._waiting[0]):
+            batch = self._waiting.popleft()
+            if batch is self._open:
+                self._open = None
+            batch.was_sent = True
+            batch.seq0 = self._next_seq
+            self._next_seq += len(batch.messages)
+            flight.append(batch)
+            self._flight_bytes += batch.size
+            run = Run(batch.kind, batch.seq0, batch.messages)
+        if run is not None:
+            self._cursor += 1
+        if self._cursor and self._retransmit_at is None:
+            self._retransmit_at = now + self._retransmit_s
+        return run
+
+    def untake(self) -> None:
+        """The last run taken could not be sent: it will be taken again."""
+        self._cursor -= 1
+
+    # --- inside ---
+
+    def _fits(self, batch: Batch) -> bool:
+        """Whether the window lets the next batch through. A batch larger than the window goes alone."""
+        config, count = self._config, len(batch.messages)
+        if self._probing or self._next_seq + count - 1 > self._limit:
+            return False
+        if not self._flight:
+            return True
+        in_flight = self._next_seq - self.base
+        return in_flight + count <= config.window_messages and self._flight_bytes + batch.size <= config.window_bytes
+
+    def _be_patient(self) -> None:
+        """The other side gave a sign of life."""
+        self._probing = False
+        self._retransmit_s = self._config.retransmit_s
+        self._retransmit_at = None
+
+    def _count_out(self, batch: Batch) -> None:
+        """A batch is queued no longer: nothing but its receipts remembers it."""
+        self._queued -= len(batch.messages)
+        self._bytes -= batch.size
+        batch.messages = []
+
+    def _give_up(self, batches: list[Batch], why: Why) -> None:
+        self._open = None
+        for batch in batches:
+            batch.fate = why
+            self._count_out(batch)
+
+    def _expire(self, now: float) -> list[Batch]:
+        late = [batch for batch in self._flight if batch.deadline <= now and batch.overdue is None]
+        for batch in late:
+            batch.overdue = _UNANSWERED
+        expired = [batch for batch in self._waiting if batch.deadline <= now]
+        if expired:
+            self._waiting = deque(batch for batch in self._waiting if batch.deadline > now)
+            self._give_up(expired, _TOO_LATE)
+        still = [batch.deadline for batch in self._flight if batch.overdue is None]
+        still += [batch.deadline for batch in self._waiting]
+        self._expiry = min(still, default=inf)
+        return late + expired

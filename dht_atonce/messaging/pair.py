@@ -1,0 +1,67 @@
+"""What there is between us and one other peer."""
+
+import asyncio
+
+from dht_atonce.config import MessagingConfig
+from dht_atonce.identity import PeerId
+from dht_atonce.links import Link
+from dht_atonce.messaging.delivery import Delivery, Memory
+from dht_atonce.records import PresenceRecord
+
+__all__ = ["Pair", "PeerLink"]
+
+
+class PeerLink:
+    """A link, and what we know of who is at its other end."""
+
+    __slots__ = ("greeted", "link", "pair", "since", "timer", "used_at")
+
+    def __init__(self, link: Link, greeted: "asyncio.Future[None] | None") -> None:
+        self.link = link
+        self.greeted = greeted
+        """Of a link that we dialled: done when its HELLO came."""
+        self.pair: Pair | None = None
+        """Known from HELLO on."""
+        self.timer: asyncio.TimerHandle | None = None
+        self.since = self.used_at = 0.0
+        """When it passed HELLO, and when something was last said over it; monotonic seconds."""
+
+
+class Pair:
+    """The delivery with one peer, and the link over which it runs."""
+
+    __slots__ = (
+        "delivery",
+        "dial_task",
+        "flushing",
+        "link",
+        "now",
+        "outflow",
+        "peer_id",
+        "record",
+        "spare",
+        "timer",
+        "timer_at",
+    )
+
+    def __init__(self, peer_id: PeerId, config: MessagingConfig, own_incarnation: bytes, memory: Memory | None) -> None:
+        self.peer_id = peer_id
+        self.delivery = Delivery(config, own_incarnation, memory)
+        self.outflow = self.delivery.outflow
+        self.record: PresenceRecord | None = None
+        """From its last HELLO."""
+        self.link: PeerLink | None = None
+        """The one that is used; it passed HELLO."""
+        self.spare: PeerLink | None = None
+        """A second one, when both of us dialled in the same moment: it will be closed."""
+        self.dial_task: asyncio.Task[None] | None = None
+        self.flushing = False
+        self.now = 0.0
+        """The time of the turn in which the first message since the last flush was queued."""
+        self.timer: asyncio.TimerHandle | None = None
+        self.timer_at = 0.0
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether all that is to be remembered of it is where it stands."""
+        return self.link is None and self.spare is None and self.dial_task is None and not self.outflow.queued

@@ -1,0 +1,150 @@
+"""What became of a message: the states, and the receipt by which whoever queued it asks.
+
+Messages that are queued for one peer in one turn of the loop form a `Batch`, which travels as one frame if the window
+lets it: sending, acknowledging and settling cost per batch, not per message. A receipt names a batch and a place in it.
+
+    QUEUED ──▶ SENT ──▶ DELIVERED
+       │        └──▶ UNKNOWN ──▶ (an acknowledgement that comes late) DELIVERED
+       ├──▶ EXPIRED     never left in its time, and never will
+       └──▶ REFUSED     the other side does not want us
+"""
+
+import asyncio
+from collections.abc import Generator
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+from dht_atonce.errors import AtOnceError, NotAccepted, PeerOffline
+
+__all__ = ["Batch", "Receipt", "State"]
+
+
+class State(StrEnum):
+    """Where a message stands."""
+
+    QUEUED = "queued"
+    """It has not left."""
+    SENT = "sent"
+    """It left, and is not acknowledged."""
+    DELIVERED = "delivered"
+    """Acknowledged: it is in the queue of the receiver's app; if durable, on the receiver's disk."""
+    EXPIRED = "expired"
+    """Its time ended, or the peer could not be reached, before it left: it was not delivered."""
+    REFUSED = "refused"
+    """The other side does not accept us: it was not delivered."""
+    UNKNOWN = "unknown"
+    """It left, and no acknowledgement came in time or before the other process ended: it may have been delivered."""
+
+
+Why = tuple[type[AtOnceError], str]
+
+
+class Batch:
+    """Messages in a row to one peer, sent together. A receiver may take the first `settled` of them only, for want of
+    room."""
+
+    __slots__ = (
+        "deadline",
+        "fate",
+        "held",
+        "kind",
+        "messages",
+        "overdue",
+        "seq0",
+        "settled",
+        "size",
+        "waiters",
+        "was_sent",
+        "withdrawn",
+    )
+
+    def __init__(self, kind: int, deadline: float) -> None:
+        self.kind = kind
+        self.deadline = deadline
+        """Monotonic seconds."""
+        self.messages: list[bytes | None] = []
+        """None: withdrawn. Empty once all is settled, or given up."""
+        self.size = 0
+        """Bytes, with what msgpack adds."""
+        self.seq0 = 0
+        """The first message's sequence number, once it was sent."""
+        self.was_sent = False
+        self.settled = 0
+        self.held = False
+        """The receiver holds all of it, behind a gap."""
+        self.overdue: Why | None = None
+        """Why the outcome of what was sent is unknown."""
+        self.fate: Why | None = None
+        """Why what was not sent never will be."""
+        self.waiters: list[tuple[int, asyncio.Future[None]]] = []
+        self.withdrawn: set[int] | None = None
+
+    def state(self, index: int) -> State:
+        """Of the message at `index`."""
+        if self.withdrawn is not None and index in self.withdrawn:
+            return State.EXPIRED
+        if index < self.settled:
+            return State.DELIVERED
+        if self.was_sent:
+            return State.SENT if self.overdue is None else State.UNKNOWN
+        if self.fate is None:
+            return State.QUEUED
+        return State.REFUSED if self.fate[0] is NotAccepted else State.EXPIRED
+
+    def error(self, index: int) -> AtOnceError | None:
+        """What is raised for the message at `index`; None: it was delivered, or nothing is known yet."""
+        state = self.state(index)
+        if state is State.UNKNOWN:
+            why = self.overdue
+        elif state in (State.EXPIRED, State.REFUSED):
+            why = self.fate or (PeerOffline, "it was withdrawn before it left")
+        else:
+            return None
+        assert why is not None
+        return why[0](why[1])
+
+    def wake(self) -> None:
+        """Tell those who wait for what is settled by now."""
+        if not self.waiters:
+            return
+        waiting, self.waiters = self.waiters, []
+        for index, waiter in waiting:
+            if waiter.done():
+                continue
+            if index < self.settled:
+                waiter.set_result(None)
+            elif (error := self.error(index)) is not None:
+                waiter.set_exception(error)
+            else:
+                self.waiters.append((index, waiter))
+
+
+class Receipt(msgspec.Struct, frozen=True, gc=False):
+    """Of one message that was queued. `await receipt` waits until it is delivered, and raises what `Peer.send` raises.
+
+    `state` tells at any time, also when nobody waited.
+    """
+
+    batch: Batch
+    index: int
+
+    @property
+    def state(self) -> State:
+        """Where the message stands now."""
+        return self.batch.state(self.index)
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return self._settled().__await__()
+
+    async def _settled(self) -> None:
+        batch, index = self.batch, self.index
+        if index < batch.settled:
+            return
+        error = batch.error(index)
+        if error is not None:
+            raise error
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        batch.waiters.append((index, waiter))
+        await waiter
