@@ -20,9 +20,10 @@ PACKAGES = {"dht_atonce": ROOT, "atonce_seed": ROOT / "seed", "atonce_sim": ROOT
 # --- what the rules know ---
 
 FLOORS = {
-    "cli": 6,
-    "dht_atonce": 5,  # dht_atonce/__init__.py, the contract
-    "peer": 5,
+    "cli": 7,
+    "dht_atonce": 6,  # dht_atonce/__init__.py, the contract
+    "peer": 6,
+    "membership": 5,
     "profile": 4,
     "staying": 4,
     "listening": 4,
@@ -48,7 +49,7 @@ FLOORS = {
 }
 """Floor of each module and subpackage of `dht_atonce` (docs: the table in architecture.md)."""
 
-USES_UP_TO = {"atonce_seed": 4, "atonce_sim": 5}
+USES_UP_TO = {"atonce_seed": 4, "atonce_sim": 6}
 """The packages beside the floors, and the highest floor that they may use."""
 
 USED_BY = {"atonce_seed": {"cli", "atonce_sim"}, "atonce_sim": {"cli"}}

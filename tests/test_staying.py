@@ -169,7 +169,7 @@ def test_whoever_is_seen_elsewhere_says_so() -> None:
     async def main() -> None:
         async with Village() as village:
             laptop, host, peers = await with_laptop(village, 5)
-            for port in laptop._ports:  # a router gave us another address outside
+            for port in laptop._membership._ports:  # a router gave us another address outside
                 port.move("10.8.8.8")  # type: ignore[attr-defined]
             await asyncio.sleep(10)
             assert await finds(peers[0], laptop, "10.8.8.8")
