@@ -24,6 +24,11 @@ FLOORS = {
     "dht_atonce": 6,  # dht_atonce/__init__.py, the contract
     "peer": 6,
     "membership": 5,
+    "calls": 5,
+    "durable": 5,
+    "presence": 5,
+    "rooms": 5,
+    "streams": 5,
     "profile": 4,
     "staying": 4,
     "listening": 4,

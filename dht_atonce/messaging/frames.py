@@ -34,6 +34,14 @@ class Kind:
 
     MESSAGE: Final = 0
     """For the app, as they are."""
+    DURABLE: Final = 1
+    """For the app, kept on both sides' disks until it is done with them."""
+    CALL: Final = 2
+    """Requests, replies, and cancellations."""
+    STREAM: Final = 3
+    """Pieces of streams, and credit for them."""
+    ROOM: Final = 4
+    """What members of a room say to each other."""
 
 
 class Frame(NamedTuple):
