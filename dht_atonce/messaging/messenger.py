@@ -11,6 +11,7 @@ from dht_atonce.errors import (
     AtOnceError,
     DeliveryUnknown,
     MessageTooLarge,
+    NotAccepted,
     PeerClosed,
     QueueFull,
 )
@@ -19,7 +20,7 @@ from dht_atonce.links import LinkNet, LinkPort
 from dht_atonce.messaging.delivery import Memory
 from dht_atonce.messaging.frames import ByeCode, Hello, Kind, MessageFrame, write_frame
 from dht_atonce.messaging.inbox import Inbox, Message
-from dht_atonce.messaging.linking import Accept, FindPresence, Linking
+from dht_atonce.messaging.linking import Accept, Ended, FindPresence, Linking
 from dht_atonce.messaging.pair import Pair
 from dht_atonce.messaging.receipts import Batch, Receipt
 from dht_atonce.messaging.service import Service
@@ -28,7 +29,7 @@ from dht_atonce.records import PresenceRecord, RecordParser
 __all__ = ["Messenger"]
 
 OnLinked = Callable[[PeerId, PresenceRecord], None]
-OnUnlinked = Callable[[PeerId, str], None]
+OnUnlinked = Callable[[PeerId, Ended], None]
 
 
 class _ToInbox:
@@ -186,7 +187,7 @@ class Messenger:
         """End the link to the peer if nothing is on its way to it."""
         pair = self._pairs.get(peer_id)
         if pair is not None and not pair.outflow.queued:
-            self.linking.end(pair, ByeCode.GOING_AWAY, "not needed any more")
+            self.linking.end(pair, ByeCode.NOT_NEEDED, "not needed any more")
 
     def pair(self, peer_id: PeerId) -> Pair:
         """The pair with this peer, made if new."""
@@ -213,7 +214,7 @@ class Messenger:
         pair.outflow.rewind()
         self._flush_soon(pair)
 
-    def on_unlinked(self, pair: Pair, reason: str) -> None:
+    def on_unlinked(self, pair: Pair, ended: Ended) -> None:
         """Of `PairKeeper`."""
         pair.outflow.on_link_lost()
         if self._closed:
@@ -221,7 +222,7 @@ class Messenger:
         if pair.outflow.queued:
             self.linking.connect_soon(pair)
         for tell in self.when_unlinked:
-            tell(pair.peer_id, reason)
+            tell(pair.peer_id, ended)
 
     def on_unreachable(self, pair: Pair, error: AtOnceError) -> None:
         """Of `PairKeeper`."""
@@ -229,7 +230,7 @@ class Messenger:
         unknown = (DeliveryUnknown, f"the link to {pair.peer_id.short}… broke before an acknowledgement came")
         self._wake([*pair.outflow.drop_unsent((type(error), text)), *pair.outflow.doubt(unknown)])
         for tell in self.when_unlinked:
-            tell(pair.peer_id, text)
+            tell(pair.peer_id, Ended.REFUSED if isinstance(error, NotAccepted) else Ended.UNREACHABLE)
 
     def on_frame(self, pair: Pair, frame: MessageFrame) -> None:
         """Of `PairKeeper`."""
