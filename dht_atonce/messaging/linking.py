@@ -16,6 +16,7 @@ from dht_atonce.endpoints import Address
 from dht_atonce.errors import (
     AtOnceError,
     LinkError,
+    LinkRefused,
     NotAccepted,
     PeerOffline,
     PeerUnknown,
@@ -191,26 +192,39 @@ class Linking:
         return PeerOffline(f"{short}… does not answer at {', '.join(map(str, tried))}")
 
     async def _dial(self, pair: Pair, endpoint: Address) -> bool:
-        try:
-            link = await self._links.dial(endpoint, pair.peer_id.curve_key, self._config.hello_timeout_s)
-        except LinkError:
-            self._counters["messaging.dial_failed"] += 1
-            return False
-        if pair.link is not None:  # the peer dialled us, and we have not said a word over ours
-            link.close()
-            return True
-        peer_link = self._begin(link, self._loop.create_future())
-        self._greet(peer_link, pair)
-        assert peer_link.greeted is not None
-        try:
-            await peer_link.greeted
-        except LinkError:
-            return False
-        except asyncio.CancelledError:
-            link.close()
-            self._forget(peer_link)
-            raise
-        return peer_link.pair is pair
+        """Whether it led to a link. Raises `NotAccepted`."""
+        for attempt in range(2):
+            if attempt:
+                # It broke off: the machine stood still for a moment, or the cable did. Not at once again.
+                await asyncio.sleep(self._config.redial_s)
+            if pair.is_linked:
+                return True
+            try:
+                link = await self._links.dial(endpoint, pair.peer_id.curve_key, self._config.hello_timeout_s)
+            except LinkRefused:
+                self._counters["messaging.dial_refused"] += 1
+                continue
+            except LinkError:
+                self._counters["messaging.dial_failed"] += 1
+                return False
+            if pair.is_linked:  # the peer dialled us, and we have not said a word over ours
+                link.close()
+                return True
+            peer_link = self._begin(link, self._loop.create_future())
+            self._greet(peer_link, pair)
+            assert peer_link.greeted is not None
+            try:
+                await peer_link.greeted
+            except LinkRefused:
+                continue
+            except LinkError:
+                return False
+            except asyncio.CancelledError:
+                link.close()
+                self._forget(peer_link)
+                raise
+            return peer_link.pair is pair
+        return False
 
     # --- links ---
 
@@ -229,6 +243,8 @@ class Linking:
 
     def _on_no_hello(self, peer_link: PeerLink) -> None:
         self._counters["messaging.no_hello"] += 1
+        if peer_link.greeted is not None and not peer_link.greeted.done():
+            peer_link.greeted.set_exception(LinkError("no HELLO came"))
         self._bye(peer_link, ByeCode.PROTOCOL_ERROR, "no HELLO")
 
     def _greet(self, peer_link: PeerLink, pair: Pair) -> None:
@@ -258,7 +274,7 @@ class Linking:
             return
         greeted, pair = peer_link.greeted, peer_link.pair
         if greeted is not None and not greeted.done():
-            greeted.set_exception(LinkError("the link ended before HELLO"))
+            greeted.set_exception(LinkRefused("the link ended before HELLO"))
         if pair is None:
             return
         if pair.spare is peer_link:

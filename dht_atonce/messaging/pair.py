@@ -62,6 +62,11 @@ class Pair:
         self.timer_at = 0.0
 
     @property
+    def is_linked(self) -> bool:
+        """Whether there is a link."""
+        return self.link is not None
+
+    @property
     def is_idle(self) -> bool:
         """Whether all that is to be remembered of it is where it stands."""
         return self.link is None and self.spare is None and self.dial_task is None and not self.outflow.queued
