@@ -197,7 +197,7 @@ class Linking:
             if attempt:
                 # It broke off: the machine stood still for a moment, or the cable did. Not at once again.
                 await asyncio.sleep(self._config.redial_s)
-            if pair.is_linked:
+            if pair.is_linked():
                 return True
             try:
                 link = await self._links.dial(endpoint, pair.peer_id.curve_key, self._config.hello_timeout_s)
@@ -207,7 +207,7 @@ class Linking:
             except LinkError:
                 self._counters["messaging.dial_failed"] += 1
                 return False
-            if pair.is_linked:  # the peer dialled us, and we have not said a word over ours
+            if pair.is_linked():  # the peer dialled us, and we have not said a word over ours
                 link.close()
                 return True
             peer_link = self._begin(link, self._loop.create_future())

@@ -61,9 +61,8 @@ class Pair:
         self.timer: asyncio.TimerHandle | None = None
         self.timer_at = 0.0
 
-    @property
     def is_linked(self) -> bool:
-        """Whether there is a link."""
+        """Whether there is a link; a call, since it changes while others are waited for."""
         return self.link is not None
 
     @property
