@@ -210,7 +210,7 @@ class Messenger:
 
     def on_switched(self, pair: Pair) -> None:
         """Of `PairKeeper`."""
-        pair.outflow.rewind()
+        pair.delivery.on_switched()
         self._flush_soon(pair)
 
     def on_unlinked(self, pair: Pair, reason: str) -> None:

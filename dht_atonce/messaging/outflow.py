@@ -200,7 +200,8 @@ class Outflow:
         """The receiver has room for numbers up to `limit`."""
         if limit > self._limit:
             self._limit = limit
-            self._probing = False
+            if self._probing or not self._flight:
+                self.rewind()  # what found no room may find it now
 
     def skip_to(self, base: int) -> None:
         """The receiver expects `base` though we know of nothing sent: we had forgotten the pair, it had not."""
@@ -211,7 +212,8 @@ class Outflow:
     def on_timer(self, now: float) -> list[Batch]:
         """The `deadline` has come. Gives the batches that expired or became unknown."""
         if self._retransmit_at is not None and now >= self._retransmit_at:
-            # The first frame again, to see whether the other takes it, and forget what it said of others.
+            # The first frame again, to see whether the other takes it, and forget what it said of others. If it said
+            # that it has no room: the next frame, to see whether it has.
             for batch in self._flight:
                 batch.held = False
             self._cursor = 0
@@ -245,7 +247,7 @@ class Outflow:
             run = Run(batch.kind, batch.seq0, batch.messages)
         if run is not None:
             self._cursor += 1
-        if self._cursor and self._retransmit_at is None:
+        if self._retransmit_at is None and (self._cursor or self._waiting):
             self._retransmit_at = now + self._retransmit_s
         return run
 
@@ -256,9 +258,11 @@ class Outflow:
     # --- inside ---
 
     def _fits(self, batch: Batch) -> bool:
-        """Whether the window lets the next batch through. A batch larger than the window goes alone."""
+        """Whether the window lets the next batch through. A batch larger than ours goes alone."""
         config, count = self._config, len(batch.messages)
-        if self._probing or self._next_seq + count - 1 > self._limit:
+        if self._probing:
+            return not self._flight
+        if self._next_seq + count - 1 > self._limit:
             return False
         if not self._flight:
             return True

@@ -64,4 +64,4 @@ class Pair:
     @property
     def is_idle(self) -> bool:
         """Whether all that is to be remembered of it is where it stands."""
-        return self.link is None and self.spare is None and self.dial_task is None and not self.outflow.queued
+        return self.link is None and self.spare is None and self.dial_task is None and self.delivery.is_idle
