@@ -168,7 +168,10 @@ class Messenger:
     def withdraw(self, to: PeerId, receipt: Receipt) -> bool:
         """Do not send what has not left. False: it left already, or is settled."""
         pair = self._pairs.get(to)
-        return pair is not None and pair.outflow.withdraw(receipt)
+        if pair is None or not pair.outflow.withdraw(receipt):
+            return False
+        receipt.batch.wake()
+        return True
 
     # --- links ---
 
@@ -201,9 +204,9 @@ class Messenger:
 
     def on_linked(self, pair: Pair, hello: Hello, record: PresenceRecord) -> None:
         """Of `PairKeeper`."""
-        base = pair.outflow.base
+        before = pair.outflow.delivered
         self._wake(pair.delivery.on_hello(hello, record.incarnation))
-        self.counters["messaging.delivered"] += max(0, pair.outflow.base - base)
+        self.counters["messaging.delivered"] += pair.outflow.delivered - before
         self._flush_soon(pair)
         for tell in self.when_linked:
             tell(pair.peer_id, record)
@@ -233,10 +236,10 @@ class Messenger:
 
     def on_frame(self, pair: Pair, frame: MessageFrame) -> None:
         """Of `PairKeeper`."""
-        inflow, base = pair.delivery.inflow, pair.outflow.base
+        inflow, before = pair.delivery.inflow, pair.outflow.delivered
         taken, settled = pair.delivery.on_frame(frame, partial(self._room, pair.peer_id))
         if settled:
-            self.counters["messaging.delivered"] += pair.outflow.base - base
+            self.counters["messaging.delivered"] += pair.outflow.delivered - before
         for one in taken:
             service = self._services.get(one.kind)
             if service is None:

@@ -50,11 +50,14 @@ class Outflow:
         "_retransmit_s",
         "_waiting",
         "base",
+        "delivered",
     )
 
     def __init__(self, config: MessagingConfig, base: int = 1) -> None:
         self._config = config
         self.base = base
+        self.delivered = 0
+        """Messages that were ever acknowledged, withdrawn ones left out."""
         self._next_seq = base
         self._limit = base - 1 + config.first_window
         self._waiting: deque[Batch] = deque()
@@ -175,11 +178,13 @@ class Outflow:
         flight = self._flight
         while flight and (batch := flight[0]).seq0 <= ack:
             settled.append(batch)
-            count = ack - batch.seq0 + 1
+            count = min(len(batch.messages), ack - batch.seq0 + 1)
+            self.delivered += count - batch.settled
+            if batch.withdrawn is not None:
+                self.delivered -= sum(batch.settled <= index < count for index in batch.withdrawn)
+            batch.settled = count
             if count < len(batch.messages):
-                batch.settled = count
                 break
-            batch.settled = len(batch.messages)
             flight.popleft()
             self._count_out(batch)
             self._flight_bytes -= batch.size
