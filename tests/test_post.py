@@ -373,6 +373,36 @@ def test_to_a_slow_reader_little_is_sent_twice(monkeypatch: pytest.MonkeyPatch) 
     virtual(main())
 
 
+def test_a_link_whose_queue_is_full_is_tried_twenty_times_a_second_whatever_is_posted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def main() -> None:
+        async with Town() as town:
+            alice, bob = town.person(ALICE), town.person(BOB)
+            await alice.send(bob, b"0")
+            peer_link = alice.messenger.pair(bob.id).link
+            assert peer_link is not None
+            tries: list[float] = []
+
+            def full(*_: object) -> bool:
+                tries.append(now())
+                return False
+
+            with monkeypatch.context() as context:
+                context.setattr(type(peer_link.link), "send", full)
+                receipts = []
+                for number in range(1, 101):
+                    receipts += post(alice, bob, b"%d" % number)
+                    await asyncio.sleep(0.013)
+                tries.clear()
+                await asyncio.sleep(1)
+                assert 18 <= len(tries) <= 22
+            await asyncio.gather(*map(asyncio.ensure_future, receipts))
+            assert bob.heard == [b"%d" % n for n in range(101)]
+
+    virtual(main())
+
+
 # --- to oneself ---
 
 

@@ -330,9 +330,14 @@ class Messenger:
             if not send(write_frame(frame)):
                 # Its queue is full, or it is closing and will be told of.
                 delivery.untake_frame(frame)
-                self._loop.call_later(self.config.unsent_retry_s, self._flush_soon, pair)
+                if pair.retry is None:
+                    pair.retry = self._loop.call_later(self.config.unsent_retry_s, self._retry, pair)
                 break
         self._arm(pair)
+
+    def _retry(self, pair: Pair) -> None:
+        pair.retry = None
+        self._flush_soon(pair)
 
     def _arm(self, pair: Pair) -> None:
         """Have `_on_timer` called at the pair's deadline, or before: a timer that comes early is cheaper than one that

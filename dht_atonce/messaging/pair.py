@@ -39,6 +39,7 @@ class Pair:
         "outflow",
         "peer_id",
         "record",
+        "retry",
         "spare",
         "timer",
         "timer_at",
@@ -60,6 +61,8 @@ class Pair:
         """The time of the turn in which the first message since the last flush was queued."""
         self.timer: asyncio.TimerHandle | None = None
         self.timer_at = 0.0
+        self.retry: asyncio.TimerHandle | None = None
+        """Until a link is tried again whose queue was full."""
 
     @property
     def is_idle(self) -> bool:
