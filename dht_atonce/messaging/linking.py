@@ -282,6 +282,8 @@ class Linking:
         elif pair.link is peer_link:
             pair.link, pair.spare = pair.spare, None
             if pair.link is not None:
+                if pair.link.timer is not None:
+                    pair.link.timer.cancel()  # it was to end as the second of two
                 self._keeper.on_switched(pair)
             else:
                 self._keeper.on_unlinked(pair, ended)

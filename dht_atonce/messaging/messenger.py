@@ -169,7 +169,10 @@ class Messenger:
     def withdraw(self, to: PeerId, receipt: Receipt) -> bool:
         """Do not send what has not left. False: it left already, or is settled."""
         pair = self._pairs.get(to)
-        return pair is not None and pair.outflow.withdraw(receipt)
+        if pair is None or not pair.outflow.withdraw(receipt):
+            return False
+        receipt.batch.wake()
+        return True
 
     # --- links ---
 
@@ -202,16 +205,16 @@ class Messenger:
 
     def on_linked(self, pair: Pair, hello: Hello, record: PresenceRecord) -> None:
         """Of `PairKeeper`."""
-        base = pair.outflow.base
+        before = pair.outflow.delivered
         self._wake(pair.delivery.on_hello(hello, record.incarnation))
-        self.counters["messaging.delivered"] += max(0, pair.outflow.base - base)
+        self.counters["messaging.delivered"] += pair.outflow.delivered - before
         self._flush_soon(pair)
         for tell in self.when_linked:
             tell(pair.peer_id, record)
 
     def on_switched(self, pair: Pair) -> None:
         """Of `PairKeeper`."""
-        pair.outflow.rewind()
+        pair.delivery.on_switched()
         self._flush_soon(pair)
 
     def on_unlinked(self, pair: Pair, ended: Ended) -> None:
@@ -234,10 +237,10 @@ class Messenger:
 
     def on_frame(self, pair: Pair, frame: MessageFrame) -> None:
         """Of `PairKeeper`."""
-        inflow, base = pair.delivery.inflow, pair.outflow.base
+        inflow, before = pair.delivery.inflow, pair.outflow.delivered
         taken, settled = pair.delivery.on_frame(frame, partial(self._room, pair.peer_id))
         if settled:
-            self.counters["messaging.delivered"] += pair.outflow.base - base
+            self.counters["messaging.delivered"] += pair.outflow.delivered - before
         for one in taken:
             service = self._services.get(one.kind)
             if service is None:
@@ -328,9 +331,14 @@ class Messenger:
             if not send(write_frame(frame)):
                 # Its queue is full, or it is closing and will be told of.
                 delivery.untake_frame(frame)
-                self._loop.call_later(self.config.unsent_retry_s, self._flush_soon, pair)
+                if pair.retry is None:
+                    pair.retry = self._loop.call_later(self.config.unsent_retry_s, self._retry, pair)
                 break
         self._arm(pair)
+
+    def _retry(self, pair: Pair) -> None:
+        pair.retry = None
+        self._flush_soon(pair)
 
     def _arm(self, pair: Pair) -> None:
         """Have `_on_timer` called at the pair's deadline, or before: a timer that comes early is cheaper than one that
