@@ -41,6 +41,7 @@ TRIMMED = {
     "hostile-liars": 16,
     "liars-at-a-key": 16,
     "loss-eviction": 12,
+    "no-faults-10k": 16,
     "redirect": 16,
     "resurrection": 16,
     "skew": 16,
