@@ -89,6 +89,8 @@ class DhtConfig:
     lookup_deadline_s: float = 15.0
     lookup_max_requests: int = 100
     publish_max_requests: int = 300
+    publish_lead_s: float = 0.01
+    """Those nearest to a key, where the watchers wait, hear what is new so much sooner than all others."""
     near_alpha: int = 3
     """The same where the nearest we know are so near to a key that they ought to have its record."""
     agreement: int = 3
