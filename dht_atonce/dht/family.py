@@ -145,9 +145,15 @@ class FamilyServer(StockServer):
         return int(self._shared.config.region * radius(self.router.nodes, self._shared.network.k))
 
     def surely_near(self, target: int, count: int) -> list[Contact]:
-        """Of the `count` nearest that we know, those that are to hold the record of `target` whoever else there is."""
-        region = self.region if self.router.nodes > self._shared.network.k else IDS
-        return [c for c in self.router.find_neighbors(target, count) if c.long_id ^ target < region]
+        """Of the `count` nearest that we know, those that are to hold the record of `target` whoever else there is, and
+        will take it at once: a STORE without a cookie is refused first, as is any one that comes with many of them."""
+        shared = self._shared
+        region, now = self.region if self.router.nodes > shared.network.k else IDS, shared.now()
+        return [
+            contact
+            for contact in self.router.find_neighbors(target, count)
+            if contact.long_id ^ target < region and (shared.network.local or shared.known.cookie(contact, now))
+        ]
 
     def _scout(self, region: int, lookup: Lookup) -> list[Crawl]:
         """Searches for those in the region who are not named any more, since others crowd in on the key. None, if
