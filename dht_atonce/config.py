@@ -123,6 +123,11 @@ class DhtConfig:
     once more for those with one."""
     cookie_answers_per_s: int = 5000
     """COOKIE packets, 42 B and some 15 µs each, of the whole node."""
+    second_tries_per_s: int = 1000
+    """So many more for those who were turned away and ask again from the same address."""
+    second_try_s: float = 2.0
+    """Who was turned away is remembered for so long, or twice as long. An honest node asks again after
+    `max_timeout_s` at most."""
     key_answers_per_s: int = 500
     """KEY replies of the whole node."""
     unproved_datagrams: int = 2
