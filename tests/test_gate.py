@@ -159,11 +159,13 @@ def test_who_was_turned_away_and_asks_again_has_a_cookie_before_those_who_come_o
         flood(now)
         verdicts.append([gate.on_request(*one, is_proved=False, now=now) for one in newcomers])
     assert verdicts == [[Verdict.COOKIE_RATE] * 10, [Verdict.COOKIE] * 10]
+    # So it is for whoever could not even wait.
+    assert [gate.on_crowded_out(home(99), now) for now in (0.5, 0.5)] == [Verdict.CROWD, Verdict.COOKIE]
     # They are as bounded as all else: whoever asks twice from each of many addresses gains no more than that.
     again = [(key(number), home(number)) for number in range(100, 150)]
     for _ in range(2):
         counted = Counter(gate.on_request(*one, is_proved=False, now=0.5) for one in again)
-    assert counted == {Verdict.COOKIE: 10, Verdict.COOKIE_RATE: 40}
+    assert counted == {Verdict.COOKIE: 9, Verdict.COOKIE_RATE: 41}
 
 
 def test_who_was_turned_away_long_ago_is_forgotten() -> None:
@@ -450,9 +452,14 @@ async def test_whoever_has_a_cookie_is_served_before_a_crowd_of_strangers() -> N
     protocol(node).on_request = lambda sender, *_: served.append(sender.key)
     hears, request = protocol(node).datagram_received, encode(Ping(0, ID, FLAG_NO_SEAT))
     key = node.shared.node_key.public
+
+    def crowd(number: int) -> None:
+        sealed = stranger.sealer.seal(REQUEST, key, request, number.to_bytes(24, "big"))
+        hears(sealed, Address(public_ip(number), 4000))
+
     # All of it in one turn of the loop, the known one last.
     for number in range(300):
-        hears(stranger.sealer.seal(REQUEST, key, request, number.to_bytes(24, "big")), stranger.address)
+        crowd(number)
     hears(known.sealer.seal(REQUEST, key, request, bytes(24), reply.cookie), known.address)
     assert served == [stranger.node_key.public] * 16 + [known.node_key.public]
     await asyncio.sleep(0)
@@ -460,9 +467,10 @@ async def test_whoever_has_a_cookie_is_served_before_a_crowd_of_strangers() -> N
     await asyncio.sleep(1)
     assert len(served) == 16 + 1 + 256  # as many as can wait
     assert node.counters["dht.over_waiting"] == 300 - 16 - 256
+    assert node.counters["dht.cookies"] == 0
     # Nobody who waits is served after the end.
     for number in range(300):
-        hears(stranger.sealer.seal(REQUEST, key, request, number.to_bytes(24, "big")), stranger.address)
+        crowd(number)
     await close(node)
     await asyncio.sleep(1)
     assert len(served) == 16 + 1 + 256 + 16

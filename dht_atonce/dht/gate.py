@@ -43,6 +43,8 @@ class Verdict(Enum):
     """Drop: too many new keys from proved addresses, or from this one."""
     COOKIE_RATE = "over_cookie_rate"
     """Drop: so many strangers ask that not even each of them can be sent a cookie."""
+    CROWD = "over_waiting"
+    """Drop: more requests without a proof come than we have time to look at."""
     PLAIN_RATE = "over_plain_rate"
     """Drop: too many KEY requests, or too many from this address."""
 
@@ -198,14 +200,21 @@ class Gate:
             full_at is not None or self._new.take(now)
         ):
             return Verdict.PASS
-        if self._cookies.take(now) or (self._turned_away.again(address, now) and self._second_tries.take(now)):
+        if self._cookies.take(now) or self._has_second_try(address, now):
             return Verdict.COOKIE
         return Verdict.COOKIE_RATE
+
+    def on_crowded_out(self, address: bytes, now: float) -> Verdict:
+        """A REQUEST without a proof came from `address`, and so many wait that it cannot."""
+        return Verdict.COOKIE if self._has_second_try(address, now) else Verdict.CROWD
 
     def on_key_request(self, address: bytes, now: float) -> Verdict:
         """A KEY request came from `address`."""
         is_within = (self._local or self._unproved_of.take(_owner(address), now)) and self._plain.take(now)
         return Verdict.PASS if is_within else Verdict.PLAIN_RATE
+
+    def _has_second_try(self, address: bytes, now: float) -> bool:
+        return self._turned_away.again(address, now) and self._second_tries.take(now)
 
     def _take_of_key(self, key: bytes, full_at: float, now: float) -> Verdict:
         config = self._config

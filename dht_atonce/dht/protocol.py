@@ -245,7 +245,8 @@ class SealedProtocol(KademliaProtocol):
         elif len(self._waiting) < _MAX_WAITING:
             self._waiting.append((data, source))
         else:
-            self._counters["dht.over_waiting"] += 1
+            verdict = self._shared.gate.on_crowded_out(pack_address(source), now)
+            self._turn_away(verdict, data, source, key, now)
 
     def _may_serve(self) -> bool:
         """Whether one more request without a proof is served in this turn of the loop."""
@@ -274,10 +275,13 @@ class SealedProtocol(KademliaProtocol):
         if verdict is _PASS:
             opened = shared.sealer.open(data)
             self._on_request(opened, (contact_at if is_proved else stranger_at)(key, source), proof, len(data), now)
-            return
+        else:
+            self._turn_away(verdict, data, source, key, now)
+
+    def _turn_away(self, verdict: Verdict, data: bytes, source: Address, key: bytes, now: float) -> None:
         self._counters[verdict.counter] += 1
         if verdict is _SEND_COOKIE and self._socket is not None:
-            answer = answer_with_cookie(data, shared.cookies.issue(source, key, now))
+            answer = answer_with_cookie(data, self._shared.cookies.issue(source, key, now))
             self._counters["dht.sent_bytes"] += len(answer)
             self._socket.send(answer, source)
 
