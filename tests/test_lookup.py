@@ -58,6 +58,34 @@ def test_the_nearest_are_asked_first_and_no_more_than_alpha_at_once() -> None:
     assert search.requests == 6
 
 
+def test_with_a_lead_few_are_in_flight_until_the_nearest_have_answered_or_a_moment_is_over() -> None:
+    everybody = near(*range(1, 21))
+    search = lookup(everybody, need=20, eager=True, lead=2)
+    assert search.next(0.0, HEDGE) == everybody[:2]
+    search.on_reply(everybody[0], [], None)
+    assert search.next(0.0, HEDGE) == everybody[2:4]  # one in the place of it, and one more
+    search.on_reply(everybody[1], [], None)
+    assert len(search.next(0.0, HEDGE)) == CONFIG.eager_alpha + 2 - 2
+    search = lookup(everybody, need=20, eager=True, lead=2)
+    assert search.next(0.0, HEDGE) == everybody[:2]
+    assert search.deadline(HEDGE) == CONFIG.publish_lead_s
+    assert search.next(CONFIG.publish_lead_s, HEDGE) == everybody[2 : CONFIG.eager_alpha]
+
+
+def test_who_leads_has_answered_is_among_the_nearest_and_within() -> None:
+    a, b, c, d, e = near(1, 2, 3, 4, 50)
+    search = lookup([b, c, d, e], within=10)
+    assert search.next(0.0, HEDGE) == [b, c, d]
+    search.on_reply(c, [], None)
+    search.on_reply(d, [], None)
+    assert search.leading(2) == [c]
+    search.on_failure(b)
+    assert search.leading(2) == [c, d]
+    search.on_reply(search.next(0.0, HEDGE)[0], [a], None)
+    assert search.leading(2) == [c]
+    assert search.leading(9) == [c, d]  # nobody who is farther than `within`, though it answered
+
+
 def test_the_nearer_ones_that_answered_let_more_be_in_flight() -> None:
     everybody = near(*range(1, 21))
     search = lookup(everybody, need=20)

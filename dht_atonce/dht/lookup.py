@@ -50,6 +50,8 @@ class Lookup:
     `agreement`: it is over when so many gave the newest record, however near they are.
     `eager`: it is of no use before all of `need` have answered; so more are in flight, and some are asked whom it takes
     only if nearer ones turn out to be dead.
+    `lead`: for a moment only so many are in flight, until so many of the nearest have answered: whoever is told
+    something when it has answered shall not hear it behind all the others.
     `within` is a distance: all that are nearer must have answered too, while `need` of them are needed.
     """
 
@@ -67,6 +69,7 @@ class Lookup:
         agreement: int | None = None,
         eager: bool = False,
         max_requests: int | None = None,
+        lead: int = 0,
     ) -> None:
         self.target = target
         self.requests = 0
@@ -92,6 +95,11 @@ class Lookup:
         if within and start and not eager and start[0].long_id ^ target < within:
             self._alpha = config.near_alpha
         self._eager = eager
+        self._full_alpha = self._alpha
+        self._lead = lead
+        self._lead_until = now + config.publish_lead_s if lead else now
+        if lead:
+            self._alpha = lead
         self._spare_share = config.spare_share
         self._deadline = now + config.lookup_deadline_s
         self._max_requests = max_requests or config.lookup_max_requests
@@ -122,6 +130,8 @@ class Lookup:
         while self._late and now >= self._late[0].asked_at + self._overdue_s(hedge_s):
             self._late.pop(0).state = _OVERDUE
         self._all.settle()
+        if self._lead and (self._all.settled >= self._lead or now >= self._lead_until):
+            self._lead, self._alpha = 0, self._full_alpha
         picked, answered, hoped_for = self._walk(now, trusting=False)
         if not hoped_for and answered < self._wanted:
             # On nobody's word but that of referrers who named the dead: better than to give up.
@@ -135,7 +145,7 @@ class Lookup:
 
     def deadline(self, hedge_s: float) -> float:
         """When `next` must be called again even if nothing was heard."""
-        deadline = self._deadline
+        deadline = self._lead_until if self._lead else self._deadline
         if self._asked:
             deadline = min(deadline, self._asked[0].asked_at + hedge_s)
         if self._late:
@@ -184,6 +194,18 @@ class Lookup:
         """The `count` nearest that answered, and all that did and are nearer than `within`; nearest first."""
         answered = self.answered()
         return [c for at, c in enumerate(answered) if at < count or c.long_id ^ self.target < within]
+
+    def leading(self, count: int) -> list[Contact]:
+        """Those of the `count` nearest we know by now, less the failed, that have answered and are nearer than
+        `within`; nearest first."""
+        leading: list[Contact] = []
+        for candidate, distance in zip(self._all.order, self._all.distances, strict=True):
+            if not count or distance >= self._within:
+                break
+            count -= candidate.state is not _FAILED
+            if candidate.state is _ANSWERED:
+                leading.append(candidate.contact)
+        return leading
 
     def answered(self) -> list[Contact]:
         """All that answered, nearest first."""

@@ -5,6 +5,8 @@ all else is dropped and counted. Who may ask how much, `gate` says; what we ask,
 `operations` says; who gets a seat, `routing`.
 """
 
+import asyncio
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -60,6 +62,8 @@ from dht_atonce.errors import WireError
 __all__ = ["Answer", "OnAnswer", "SealedProtocol"]
 
 _UNPROVED_FACTOR = 3  # the 3× rule
+_AT_ONCE = 16  # requests without a proof, some 20 µs each, that are served in one turn of the loop
+_MAX_WAITING = 256  # of them that wait for the next turns; beyond it we are being flooded, or cannot keep up
 
 _EXPECTED: dict[type[Any], tuple[type[Any], ...]] = {
     Ping: (Pong, Refused),
@@ -113,6 +117,9 @@ class SealedProtocol(KademliaProtocol):
             no_seat=shared.no_seat,
             stores=shared.stores,
         )
+        # Requests without a proof, as they came: whoever has one does not wait behind a crowd of strangers.
+        self._waiting: deque[tuple[bytes, Address]] = deque()
+        self._turns_taken = 0
         self.on_seated: Callable[[Contact], None] | None = None
         """Told of each contact that newly got a seat."""
         self.on_request: Callable[[Contact, bool, bool], None] | None = None
@@ -137,6 +144,7 @@ class SealedProtocol(KademliaProtocol):
         if self._socket is not None:
             self._socket.close()
             self._socket = None
+        self._waiting.clear()
         self._requests.close()
 
     # --- asking ---
@@ -229,19 +237,51 @@ class SealedProtocol(KademliaProtocol):
 
     def _on_request_packet(self, data: bytes, source: Address) -> None:
         """A REQUEST: let in or not by what its header says, before a public-key operation."""
-        shared = self._shared
         key, cookie = request_header(data)
-        now = shared.now()
-        proof = shared.cookies.check(cookie, source, key, now)
+        now = self._shared.now()
+        proof = self._shared.cookies.check(cookie, source, key, now)
+        if proof is not _UNPROVED or self._may_serve():
+            self._judge(data, source, key, proof, now)
+        elif len(self._waiting) < _MAX_WAITING:
+            self._waiting.append((data, source))
+        else:
+            verdict = self._shared.gate.on_crowded_out(pack_address(source), now)
+            self._turn_away(verdict, data, source, key, now)
+
+    def _may_serve(self) -> bool:
+        """Whether one more request without a proof is served in this turn of the loop."""
+        if self._turns_taken >= _AT_ONCE:
+            return False
+        if not self._turns_taken:
+            asyncio.get_running_loop().call_soon(self._on_turn)
+        self._turns_taken += 1
+        return True
+
+    def _on_turn(self) -> None:
+        """The next turn of the loop: those who wait come first, in their order."""
+        self._turns_taken = 0
+        now = self._shared.now()
+        while self._waiting and self._may_serve():
+            data, source = self._waiting.popleft()
+            try:
+                self._judge(data, source, sender_of(data), _UNPROVED, now)
+            except WireError:
+                self._counters["dht.unreadable"] += 1
+
+    def _judge(self, data: bytes, source: Address, key: bytes, proof: Proof, now: float) -> None:
+        shared = self._shared
         is_proved = proof is not _UNPROVED
         verdict = shared.gate.on_request(key, pack_address(source), is_proved=is_proved, now=now)
         if verdict is _PASS:
             opened = shared.sealer.open(data)
             self._on_request(opened, (contact_at if is_proved else stranger_at)(key, source), proof, len(data), now)
-            return
+        else:
+            self._turn_away(verdict, data, source, key, now)
+
+    def _turn_away(self, verdict: Verdict, data: bytes, source: Address, key: bytes, now: float) -> None:
         self._counters[verdict.counter] += 1
         if verdict is _SEND_COOKIE and self._socket is not None:
-            answer = answer_with_cookie(data, shared.cookies.issue(source, key, now))
+            answer = answer_with_cookie(data, self._shared.cookies.issue(source, key, now))
             self._counters["dht.sent_bytes"] += len(answer)
             self._socket.send(answer, source)
 
