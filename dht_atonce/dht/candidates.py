@@ -117,6 +117,9 @@ class Candidates:
     def add_all(self, contacts: list[Contact], hops: int, referrer: Candidate | None) -> None:
         """Take up those that `referrer` (None: our own table) names. `hops`: how far they are then."""
         by_id = self._by_id
+        if not by_id and len(contacts) < _MAX_CANDIDATES:
+            self._begin(contacts, hops, referrer)
+            return
         for contact in contacts:  # nearly all of them are known by now
             known = by_id.get(contact.id)
             if known is None:
@@ -132,6 +135,18 @@ class Candidates:
                 and len(referrers) < _MAX_REFERRERS
             ):
                 referrers.append(referrer)
+
+    def _begin(self, contacts: list[Contact], hops: int, referrer: Candidate | None) -> None:
+        """`add_all` while there is nobody."""
+        by_id = self._by_id
+        for contact in contacts:
+            if contact.id in by_id:
+                by_id[contact.id].add_address(contact)
+            elif contact.id != self._own_id:
+                by_id[contact.id] = Candidate(contact, hops, referrer)
+        target = self.target
+        self.order = sorted(by_id.values(), key=lambda candidate: candidate.contact.long_id ^ target)
+        self.distances = [candidate.contact.long_id ^ target for candidate in self.order]
 
     def settle(self) -> None:
         """Find out how many of the nearest have answered."""
