@@ -149,7 +149,9 @@ def test_it_ends_when_so_many_agree_however_near_they_are() -> None:
     assert search.next(0.0, HEDGE) == everybody[:4]
     search.on_reply(everybody[3], [], presence(seq=1))
     search.on_reply(everybody[1], [], presence(seq=2))  # the newest has one voice
-    assert search.next(0.0, HEDGE)
+    assert search.next(0.0, HEDGE) == []  # two are asked still, and one more is enough
+    assert search.end is None
+    assert search.next(HEDGE, HEDGE) == everybody[4:5]  # they are late
     assert search.end is None
     search.on_reply(everybody[2], [], presence(seq=2))
     assert search.next(0.0, HEDGE) == []
@@ -533,6 +535,7 @@ def test_who_is_outside_of_the_region_is_not_believed_alone_either() -> None:
         search.next(0.0, HEDGE)
         search.on_reply(first, [], presence())
         assert search.has_answer is believed
+        search.next(0.0, HEDGE)
         search.on_reply(beyond, [], presence())
         assert search.has_answer
 
