@@ -28,8 +28,6 @@ a second while we do not run for a moment (at 1 MiB a tenth was lost, honest one
 `net.core.rmem_max`."""
 
 
-
-
 @lru_cache(maxsize=4096)
 def _address(source: tuple[Any, ...]) -> Address:
     """What a socket says of a sender, made once for all the datagrams of one."""
