@@ -5,7 +5,7 @@ encryption; what stands round a box is `dht/sealing.py`'s, and the same everywhe
 """
 
 import hashlib
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import nacl.bindings as sodium
 import nacl.exceptions
@@ -22,7 +22,7 @@ TAG_SIZE: Final = 16
 _NONCE_SIZE: Final = 24
 _KEY_SIZE: Final = 32
 _BYTES: Final = ffi.typeof("unsigned char[]")
-_ROOM: Final = 2048  # bytes: more than any datagram has
+_ROOM: Final = 1232  # bytes: no datagram has more
 
 
 class Cipher(Protocol):
@@ -53,15 +53,16 @@ class SodiumCipher:
         self._network_id = network_id
         # Node key of the other side → (key towards it, key from it)
         self._pairs: Memo[bytes, tuple[bytes, bytes]] = Memo(max_pairs)
-        # Where libsodium writes, over and over: new room for each box costs as much as the box.
-        self._room = ffi.new(_BYTES, _ROOM)
-        self._written = ffi.buffer(self._room)
+        # Where libsodium writes, over and over: new room for each box costs as much as the box. Each node has its own,
+        # since cffi lets other threads run meanwhile; and only once it speaks with somebody.
+        self._room: Any = None
+        self._written: Any = None
 
     def seal(self, content: bytes, nonce: bytes, to: bytes) -> bytes:
         keys = self._pairs.get(to)
         if keys is None:
             keys = directional_keys(self._own, to, self._network_id)
-            self._pairs.put(to, keys)
+            self._remember(to, keys)
         size, key = len(content), keys[0]
         if size + TAG_SIZE > _ROOM or len(nonce) != _NONCE_SIZE:
             return seal_box(content, nonce, key)
@@ -82,8 +83,14 @@ class SodiumCipher:
         keys = directional_keys(self._own, sender, self._network_id)
         content = open_box(box, nonce, keys[1])
         # Only now: whoever writes any key whatever on a packet shall not push out the keys of those who speak with us.
-        self._pairs.put(sender, keys)
+        self._remember(sender, keys)
         return content
+
+    def _remember(self, other: bytes, keys: tuple[bytes, bytes]) -> None:
+        if self._room is None:
+            self._room = ffi.new(_BYTES, _ROOM)
+            self._written = ffi.buffer(self._room)
+        self._pairs.put(other, keys)
 
 
 def directional_keys(own: NodeKey, other: bytes, network_id: bytes) -> tuple[bytes, bytes]:

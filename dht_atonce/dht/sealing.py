@@ -62,6 +62,8 @@ _SEALED: Final[dict[int, tuple[PacketType, int]]] = {
     PacketType.REQUEST | _COOKIE_BIT: (PacketType.REQUEST, _HEADER + COOKIE_SIZE),
     PacketType.REPLY: (PacketType.REPLY, _HEADER),
 }
+# Type on the wire → how the datagram begins
+_HEADS: Final = {kind: bytes((MAJOR, kind)) for kind in _SEALED}
 
 
 class Opened(msgspec.Struct, frozen=True, gc=False):
@@ -78,15 +80,13 @@ class Opened(msgspec.Struct, frozen=True, gc=False):
 class Sealer:
     """Seals and opens for one node key in one network. Raises `WireError` for what cannot be opened."""
 
-    __slots__ = ("_cipher", "_heads", "_public")
+    __slots__ = ("_cipher", "_public")
 
     def __init__(
         self, node_key: NodeKey, network_id: bytes, max_pairs: int, cipher: CipherFactory = SodiumCipher
     ) -> None:
         self._public = node_key.public
         self._cipher = cipher(node_key, network_id, max_pairs)
-        # How each datagram of ours begins, by its type on the wire
-        self._heads = {kind: bytes((MAJOR, kind)) + node_key.public for kind in _SEALED}
 
     def seal(
         self, kind: PacketType, to: bytes, body: bytes, nonce: bytes, cookie: bytes = b"", min_size: int = 0
@@ -99,8 +99,8 @@ class Sealer:
         content = (kind << 16 | length).to_bytes(_PREFIX, "big") + body
         if size < min_size:
             content += bytes(min_size - size)
-        head = self._heads[kind | _COOKIE_BIT if cookie else kind]
-        return head + nonce + cookie + self._cipher.seal(content, nonce, to)
+        head = _HEADS[kind | _COOKIE_BIT if cookie else kind]
+        return head + self._public + nonce + cookie + self._cipher.seal(content, nonce, to)
 
     def open(self, data: bytes) -> Opened:
         """Open a REQUEST or a REPLY."""
