@@ -91,9 +91,9 @@ class DhtConfig:
     publish_max_requests: int = 300
     publish_lead_s: float = 0.01
     """Those nearest to a key, where the watchers wait, hear what is new so much sooner than all others."""
-    near_alpha: int = 3
+    near_alpha: int = 2
     """The same where the nearest we know are so near to a key that they ought to have its record."""
-    agreement: int = 3
+    agreement: int = 2
     """A lookup that has a record goes on behind its answer until so many gave the same, or so many of the nearest have
     answered (or k, if that is less); those of these without the newest record are mended."""
     fresh_agreement: int = 8

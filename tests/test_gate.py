@@ -365,14 +365,14 @@ async def test_a_reply_that_nobody_waits_for_is_not_even_opened() -> None:
     world = World()
     node = await start_node(world, LOCAL)
     opened: list[bytes] = []
-    sealer_open = node.shared.sealer.open
+    sealer_body = node.shared.sealer.body
 
     class Watching:
         seal = node.shared.sealer.seal
 
-        def open(self, data: bytes) -> object:
+        def body(self, data: bytes, kind: int, sender: bytes) -> bytes:
             opened.append(data)
-            return sealer_open(data)
+            return sealer_body(data, kind, sender)
 
     node.shared.sealer = Watching()  # type: ignore[assignment]
     silent, thief = Stranger(world), Stranger(world, 1001)

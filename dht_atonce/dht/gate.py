@@ -49,6 +49,10 @@ class Verdict(Enum):
     """Drop: too many KEY requests, or too many from this address."""
 
 
+# Read from the class, these cost more than what is decided.
+_PASS, _KEY_RATE = Verdict.PASS, Verdict.KEY_RATE
+
+
 class Bucket:
     """At most `burst` at once, and `per_s` in the long run."""
 
@@ -143,6 +147,8 @@ class Gate:
     __slots__ = (
         "_config",
         "_cookies",
+        "_each_s",
+        "_fits_s",
         "_local",
         "_new",
         "_new_of",
@@ -173,6 +179,9 @@ class Gate:
         self._young: dict[bytes, float] = {}
         self._old: dict[bytes, float] = {}
         self._turn_at = _LONG_AGO
+        # Of one key: until when its bucket may be full at most and one more fits, and what each takes of it
+        self._fits_s = (config.requests_per_key_burst - _ONE) / config.requests_per_key_s
+        self._each_s = 1 / config.requests_per_key_s
 
     def knows(self, key: bytes, now: float) -> bool:
         """Whether the holder of `key` proved itself in this cookie epoch or in the one before."""
@@ -189,6 +198,13 @@ class Gate:
         """A REQUEST with the sender key `key` came from `address` (as on the wire: 6 or 18 B). `is_proved`: its cookie
         holds."""
         full_at = self._young.get(key)
+        if is_proved and full_at is not None and now < self._turn_at:  # nearly all there are
+            if full_at < now:
+                full_at = now
+            elif full_at - now > self._fits_s:
+                return _KEY_RATE
+            self._young[key] = full_at + self._each_s
+            return _PASS
         if full_at is None:
             full_at = self._old.get(key)
         if is_proved:
@@ -217,12 +233,11 @@ class Gate:
         return self._turned_away.again(address, now) and self._second_tries.take(now)
 
     def _take_of_key(self, key: bytes, full_at: float, now: float) -> Verdict:
-        config = self._config
         full_at = max(full_at, now)
-        if full_at - now > (config.requests_per_key_burst - _ONE) / config.requests_per_key_s:
-            return Verdict.KEY_RATE
-        self._know(key, full_at + 1 / config.requests_per_key_s, now)
-        return Verdict.PASS
+        if full_at - now > self._fits_s:
+            return _KEY_RATE
+        self._know(key, full_at + self._each_s, now)
+        return _PASS
 
     def _know(self, key: bytes, full_at: float, now: float) -> None:
         is_full = len(self._young) >= max(1, self._config.max_pair_keys // 2) and key not in self._young

@@ -109,6 +109,8 @@ class Lookup:
         self._asked: list[Candidate] = []
         # Those that are late and not overdue, in that order too
         self._late: list[Candidate] = []
+        # What was named behind the answer, with who named it: read only if somebody more has to be asked
+        self._unread: list[tuple[Candidate, list[Contact]]] = []
         self._all.add_all(start, 1, None)
 
     # --- commands and inputs ---
@@ -129,6 +131,9 @@ class Lookup:
             self._late.append(asked.pop(0))
         while self._late and now >= self._late[0].asked_at + self._overdue_s(hedge_s):
             self._late.pop(0).state = _OVERDUE
+        if self._waits_for_agreement():
+            return []
+        self._read()
         self._all.settle()
         if self._lead and (self._all.settled >= self._lead or now >= self._lead_until):
             self._lead, self._alpha = 0, self._full_alpha
@@ -162,7 +167,9 @@ class Lookup:
             return
         candidate.answered(record)
         self._answers += 1
-        self._all.add_all(contacts, candidate.hops + 1, candidate)
+        self._unread.append((candidate, contacts))
+        if not self.has_answer:
+            self._read()  # they tell whether the candidate is near
         if record is None:
             return
         if not is_sure:
@@ -185,6 +192,7 @@ class Lookup:
 
     def widen(self, contacts: list[Contact]) -> None:
         """It ended, and others than those it met may be near the target: go on with them."""
+        self._read()
         self._all.add_all(contacts, 1, None)
         self.end = None
 
@@ -222,6 +230,7 @@ class Lookup:
 
     def known(self) -> list[Contact]:
         """All that did not fail, asked or not, nearest first."""
+        self._read()
         return [candidate.contact for candidate in self._all.in_state(_CANDIDATE, *_WAITING, _ANSWERED)]
 
     def reach(self) -> int | None:
@@ -233,6 +242,7 @@ class Lookup:
 
     def unasked(self, count: int) -> list[Contact]:
         """Those of the `count` nearest that did not fail whom nobody asked yet, nearest first."""
+        self._read()
         nearest = self._all.in_state(_CANDIDATE, *_WAITING, _ANSWERED)[:count]
         return [candidate.contact for candidate in nearest if candidate.state is _CANDIDATE]
 
@@ -249,6 +259,19 @@ class Lookup:
         ]
 
     # --- inside ---
+
+    def _waits_for_agreement(self) -> bool:
+        """Whether there is a record, and as many as are to agree on it are asked and not late."""
+        if self._agreement is None or not self.has_answer:
+            return False
+        return bool(self._asked) and len(self._asked) >= self._agreement - self._agreeing
+
+    def _read(self) -> None:
+        """Take up what was named."""
+        if self._unread:
+            for candidate, contacts in self._unread:
+                self._all.add_all(contacts, candidate.hops + 1, candidate)
+            self._unread.clear()
 
     def _overdue_s(self, hedge_s: float) -> float:
         """After how long nobody waits for an answer: there was time for one to the second try."""
@@ -294,14 +317,18 @@ class Lookup:
         picked: list[Candidate] = []
         answered, expected, hoped_for, late, overdue = everybody.settled, 0, 0, 0, 0
         left = self._max_requests - self.requests
-        most = self._alpha + self._answers if left else 0
+        alpha, growth = self._alpha, 1
+        if self._agreement is not None and self.record is not None:
+            # Each of those that are asked most likely has it too: what more would say comes when it is over.
+            alpha, growth = self._agreement - self._agreeing, 0
+        most = alpha + growth * self._answers if left else 0
         for at in range(everybody.settled, len(order)):
             is_wanted = answered + expected < wanted or distances[at] < within
             if not is_wanted and answered + expected >= wanted + spare:
                 break
             if len(asked) >= most and expected + late:
                 break  # whoever else there is: nobody more is asked now, and it is not over
-            has_room = left > len(picked) and len(asked) < self._alpha + answered
+            has_room = left > len(picked) and len(asked) < alpha + growth * answered
             candidate = order[at]
             state = candidate.state
             if state is _ANSWERED:
