@@ -117,9 +117,10 @@ async def _finish(end: End, process: asyncio.subprocess.Process) -> Report:
     return report
 
 
-async def cut_regularly(messages: int, every_s: float) -> tuple[dict[str, int], Report]:
-    """Send so many messages while the link is cut every so often; gives the receipts' states and the other's report."""
-    end, process = await _begin(every_s, 0)
+async def cut_regularly(messages: int, every_s: float, each: int = 0) -> tuple[dict[str, int], Report]:
+    """Send so many messages while the link is cut every `every_s` seconds, or at each so many messages; gives the
+    receipts' states and the other's report."""
+    end, process = await _begin(every_s, each)
     states: dict[str, int] = {}
     waiting: deque[Receipt] = deque()
 
