@@ -21,7 +21,7 @@ from dht_atonce.identity import Identity
 from dht_atonce.links import Link, LinkPort
 from dht_atonce.messaging.curve import CurveNet, system_host
 from dht_atonce.messaging.curve_link import Shared
-from dht_atonce.messaging.curve_listener import Listener, first_routing_id
+from dht_atonce.messaging.curve_listener import Listener, _InboundLink, first_routing_id
 from dht_atonce.messaging.pump import Socket
 from dht_atonce.messaging.zap import Admission
 
@@ -754,6 +754,44 @@ async def test_a_closed_link_is_not_opened_again_and_then_cut(raw: NewRaw, new_d
     assert there.is_idle()
     assert door.is_quiet()
     await stranger.hung_up()
+
+
+class LateFrame:
+    """A frame that libzmq hands over after its connection ended, and after another one was given its descriptor."""
+
+    more = False
+    bytes = b"token+++late"
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def get(self, name: int | str) -> int | str:
+        return self.fd if name == zmq.SRCFD else "127.0.0.1"
+
+
+async def test_late_words_of_a_link_are_not_held_against_who_has_its_descriptor_now(
+    new_net: NewNet, new_door: NewDoor
+) -> None:
+    door = new_door()
+    link = await new_net().dial(door.address, SERVER.id.curve_key, WAIT_S)
+    their = await door.next()
+    assert isinstance(their.link, _InboundLink)
+    routing_id = their.link.routing_id
+    link.close()
+    await their.closed()
+    _, writer = await asyncio.open_connection(*door.address)  # somebody who has not said OPEN yet
+    listener = door.port
+    assert isinstance(listener, Listener)
+    async with asyncio.timeout(WAIT_S):
+        while not listener._waiting:
+            await asyncio.sleep(0)
+            listener.refresh()
+    (newcomer,) = listener._waiting.values()
+    listener._read_stranger(routing_id, LateFrame(newcomer.fd))  # type: ignore[arg-type]
+    assert door.counters["link.after_close"] == 1
+    assert door.counters["link.cut"] == door.counters["link.not_open"] == 0
+    assert newcomer in listener._waiting.values()
+    writer.close()
 
 
 async def test_who_logs_in_and_says_nothing_is_cut(raw: NewRaw, new_net: NewNet, new_door: NewDoor) -> None:

@@ -29,6 +29,8 @@ _BACKLOG = 1024
 _OPEN_GRACE_S = 1.0  # after the handshake limit; OPEN travels right behind the handshake
 _CLOSE_GRACE_S = 1.0  # longer than LINGER_MS: for CLOSE to arrive and the dialler to hang up by itself
 
+_MAX_OVER = 4096  # ended links whose late frames are known for what they are
+
 _EVENTS = zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED
 _probe_numbers = itertools.count()
 
@@ -65,6 +67,9 @@ class Listener:
         """Those that have not sent OPEN, oldest first."""
         self._links: dict[bytes, _InboundLink] = {}
         """Open links by routing id."""
+        self._over: dict[bytes, None] = {}
+        """Routing ids whose links have ended, or never will be opened: what still comes from them is nobody else's,
+        though the descriptor that it came over may be another connection's by now."""
         self._accepted = 0
         self.is_closed = False
         with _listening_socket(bind) as listening:
@@ -163,6 +168,9 @@ class Listener:
 
     def _read_stranger(self, routing_id: bytes, frame: zmq.Frame) -> None:
         """A message over a connection without an open link: OPEN, or nothing that we want."""
+        if routing_id in self._over:
+            self._counters["link.after_close"] += 1
+            return
         self.refresh()  # descriptors are used again: what we know of this one must not be older than the message
         connection = self._connections.get(frame.get(zmq.SRCFD))
         if connection is None or connection.peer.ip != _plain(_property(frame, "Peer-Address")):
@@ -174,6 +182,7 @@ class Listener:
             self._cut(connection)
         elif frame.bytes != VERSION:
             self._counters["link.not_open"] += 1
+            self._set_over(routing_id)
             self._cut(connection)
         else:
             self._open(connection, routing_id, bytes.fromhex(_property(frame, "User-Id")))
@@ -218,9 +227,15 @@ class Listener:
     def release(self, link: "_InboundLink") -> None:
         """The link is closed. Its connection, if it lives, gets a moment to hang up by itself."""
         del self._links[link.routing_id]
+        self._set_over(link.routing_id)
         connection = link.connection
         if self._connections.get(connection.fd) is connection:
             self._cut_later(connection, _CLOSE_GRACE_S)
+
+    def _set_over(self, routing_id: bytes) -> None:
+        self._over[routing_id] = None
+        if len(self._over) > _MAX_OVER:
+            del self._over[next(iter(self._over))]
 
     def close(self) -> None:
         if self.is_closed:
