@@ -4,7 +4,8 @@ async with Peer.open(profile="~/.my-app", seeds=["atonce://PEERID@HOST:PORT"]) a
     await peer.send(friend, b"hello")
 """
 
-from dht_atonce.config import MessagingConfig, NetworkConfig
+from dht_atonce.calls.calls import Request
+from dht_atonce.config import CallConfig, MessagingConfig, NetworkConfig
 from dht_atonce.dht.node import DhtNode, FindResult, KeyChange, KeyWatch, PublishResult, WatchEvent
 from dht_atonce.endpoints import Address, SeedUrl
 from dht_atonce.errors import (
@@ -15,7 +16,10 @@ from dht_atonce.errors import (
     IdentityInUse,
     MessageTooLarge,
     NetworkMismatch,
+    NoSuchService,
     NotAccepted,
+    NotSupported,
+    PeerBusy,
     PeerClosed,
     PeerIdError,
     PeerOffline,
@@ -24,6 +28,10 @@ from dht_atonce.errors import (
     ProfileError,
     ProfileInUse,
     QueueFull,
+    ReplyError,
+    RequestFailed,
+    RequestLost,
+    RequestTimeout,
     SeedUrlError,
 )
 from dht_atonce.identity import Identity, PeerId
@@ -34,6 +42,7 @@ from dht_atonce.records import MembershipRecord, PresenceRecord, ValueRecord
 __all__ = [
     "Address",
     "AtOnceError",
+    "CallConfig",
     "ClockWrong",
     "DeliveryUnknown",
     "DhtNode",
@@ -49,8 +58,11 @@ __all__ = [
     "MessagingConfig",
     "NetworkConfig",
     "NetworkMismatch",
+    "NoSuchService",
     "NotAccepted",
+    "NotSupported",
     "Peer",
+    "PeerBusy",
     "PeerClosed",
     "PeerId",
     "PeerIdError",
@@ -62,6 +74,11 @@ __all__ = [
     "ProfileInUse",
     "PublishResult",
     "QueueFull",
+    "ReplyError",
+    "Request",
+    "RequestFailed",
+    "RequestLost",
+    "RequestTimeout",
     "SeedUrl",
     "SeedUrlError",
     "ValueRecord",

@@ -4,8 +4,9 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar, overload
 
+from dht_atonce.calls.calls import Calls, Handler
 from dht_atonce.config import MessagingConfig, NetworkConfig
 from dht_atonce.dht.node import DhtNode, FindResult, PublishResult
 from dht_atonce.discovery.ladder import Entry
@@ -23,6 +24,8 @@ from dht_atonce.profile import Profile
 from dht_atonce.records import GONE, PresenceRecord, presence_key
 
 __all__ = ["Peer"]
+
+H = TypeVar("H", bound=Handler)
 
 
 class Feature(Protocol):
@@ -50,7 +53,8 @@ class Peer:
         self.counters = membership.counters
         """What happened, by name: for operators and tests."""
         self._membership = membership
-        self._features: list[Feature] = []
+        self._calls = Calls(membership.host.rng, membership.counters)
+        self._features: list[Feature] = [self._calls]
         membership.on_started = self._start
 
     @property
@@ -197,6 +201,44 @@ class Peer:
         was sent; `DeliveryUnknown` if it was sent and no acknowledgement came within `timeout_s` (default 10).
         """
         await self._membership.messenger.send(_peer_id(to), data, timeout_s)
+
+    async def request(self, to: PeerId | str, data: bytes, *, service: str, timeout_s: float = 10.0) -> bytes:
+        """Ask a peer's service, and give its reply; each has at most 60,000 B.
+
+        The request is carried out at most once. If it is not answered in `timeout_s` (at most an hour), or the task
+        that waits here is cancelled, it is cancelled at the other side too.
+
+        Raises if nothing was carried out `PeerIdError`, `MessageTooLarge`, `QueueFull`, `PeerUnknown`, `PeerOffline`,
+        `NotAccepted`, `NotSupported`, `NoSuchService`, `PeerBusy`; if it was, and failed, `RequestFailed`; if it may
+        have been `RequestLost`, `PeerClosed`; `RequestTimeout` says whether. ValueError: a name or time out of bounds.
+        """
+        return await self._calls.request(_peer_id(to), data, timeout_s, service)
+
+    @overload
+    def serve(self, service: str) -> Callable[[H], H]: ...
+    @overload
+    def serve(self, service: str, handler: H) -> H: ...
+    def serve(self, service: str, handler: H | None = None) -> H | Callable[[H], H]:
+        """Answer requests to `service` (1 to 64 characters), each in a task of its own; also as a decorator.
+
+            @peer.serve("time")
+            async def tell(request: Request) -> bytes: ...
+
+        What a handler gives is the reply, at most 60,000 B. It is cancelled when nobody waits for the reply any more.
+        `ReplyError(code, text)` reaches whoever asked; of any other exception it learns only that there was one, and
+        the loop's exception handler is told here. May be called before the peer is in a network. Raises ValueError if
+        the name is served already.
+        """
+
+        def put(given: H) -> H:
+            self._calls.serve(service, given)
+            return given
+
+        return put if handler is None else put(handler)
+
+    def stop_serving(self, service: str) -> None:
+        """Carry out no more requests to `service`; those that run go on."""
+        self._calls.stop_serving(service)
 
     async def set_status(self, status: str) -> PublishResult:
         """Say how we are (`online`, `away`, `busy` or a word of the app's, at most 32 B) in a new presence record.

@@ -70,6 +70,7 @@ PURE = [
     "dht_atonce/memo.py",
     "dht_atonce/records/*.py",
     "dht_atonce/watchdog.py",
+    *(f"dht_atonce/calls/{name}.py" for name in ("asking", "deadlines", "serving", "wire")),
     *(
         f"dht_atonce/dht/{name}.py"
         for name in (
