@@ -4,6 +4,7 @@ async with Peer.open(profile="~/.my-app", seeds=["atonce://PEERID@HOST:PORT"]) a
     await peer.send(friend, b"hello")
 """
 
+from dht_atonce.access import Contacts
 from dht_atonce.calls.calls import Request
 from dht_atonce.config import CallConfig, MessagingConfig, NetworkConfig
 from dht_atonce.dht.node import DhtNode, FindResult, KeyChange, KeyWatch, PublishResult, WatchEvent
@@ -44,6 +45,7 @@ __all__ = [
     "AtOnceError",
     "CallConfig",
     "ClockWrong",
+    "Contacts",
     "DeliveryUnknown",
     "DhtNode",
     "EntryFailed",

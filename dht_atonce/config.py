@@ -331,6 +331,11 @@ class MessagingConfig:
     """Beyond it the least used one without anything queued is ended."""
     unsent_retry_s: float = 0.05
     """Until a frame is tried again for which a link's queue had no room."""
+    refused_burst: int = 4
+    """So many times the HELLO of a peer that is not accepted is read; then once every `refused_s`."""
+    refused_s: float = 10.0
+    max_refused: int = 10_000
+    """Keys whose refusals are remembered."""
     calls: CallConfig = CallConfig()
 
 

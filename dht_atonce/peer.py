@@ -6,6 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, TypeVar, overload
 
+from dht_atonce.access import Accept, Access, Contacts
 from dht_atonce.calls.calls import Calls, Handler
 from dht_atonce.config import MessagingConfig, NetworkConfig
 from dht_atonce.dht.node import DhtNode, FindResult, PublishResult
@@ -49,12 +50,13 @@ class Peer:
     Built by `open` only.
     """
 
-    def __init__(self, membership: Membership) -> None:
+    def __init__(self, membership: Membership, accept: Accept = None) -> None:
         self.counters = membership.counters
         """What happened, by name: for operators and tests."""
         self._membership = membership
         self._calls = Calls(membership.host.rng, membership.counters)
-        self._features: list[Feature] = [self._calls]
+        self._access = Access(Contacts(membership.profile), accept, membership.counters)
+        self._features: list[Feature] = [self._access, self._calls]
         membership.on_started = self._start
 
     @property
@@ -77,6 +79,7 @@ class Peer:
         alone: bool = False,
         keep_trying: bool = False,
         transient: bool = False,
+        accept: Accept = None,
         host: Host | None = None,
         on_event: OnEvent | None = None,
         config: MessagingConfig | None = None,
@@ -90,9 +93,11 @@ class Peer:
         alone: begin a network if there is no other way in.
         keep_trying: come back at once even if nobody answers, and go on trying.
         transient: take part without being found: no seat in the DHT, nothing published, no links accepted.
+        accept: who may reach us, as the property `accept`.
         on_event: called with a name and details as things happen.
 
-        Raises `EntryFailed`, `NetworkMismatch`, `ProfileError`, `ProfileInUse`, `PortInUse`, `SeedUrlError`.
+        Raises `EntryFailed`, `NetworkMismatch`, `ProfileError`, `ProfileInUse`, `PortInUse`, `SeedUrlError`;
+        ValueError for an `accept` that is none.
         """
         urls = [seed if isinstance(seed, SeedUrl) else SeedUrl.parse(seed) for seed in seeds]
         if isinstance(network, str):
@@ -101,7 +106,7 @@ class Peer:
 
         async def opened() -> Peer:
             at = host or system_host()
-            peer = None
+            peer = membership = None
             folder = Profile.open(profile, at)
             try:
                 membership = Membership(
@@ -114,11 +119,13 @@ class Peer:
                     config=config,
                     counters=Counter(),
                 )
-                peer = cls(membership)
+                peer = cls(membership, accept)
                 await membership.enter(network, alone, keep_trying)
             except BaseException:
                 if peer is not None:
                     await peer.aclose()
+                elif membership is not None:
+                    await membership.aclose()
                 folder.close()
                 raise
             return peer
@@ -163,6 +170,28 @@ class Peer:
     def saved_contacts(self) -> int:
         """How many contacts the profile holds for the next start."""
         return len(self._membership.profile.state.contacts)
+
+    # --- who may reach us ---
+
+    @property
+    def contacts(self) -> Contacts:
+        """Peers whom the user knows; kept in the profile."""
+        return self._access.contacts
+
+    @property
+    def accept(self) -> Accept:
+        """Who may reach us: a function that is given a `PeerId`; a collection of them; "contacts", those who are in
+        `contacts` at any time; None, anybody.
+
+        Setting it ends the links of whoever is not accepted any more. Others learn that they are refused and nothing
+        else, except what the DHT says to whoever knows our `PeerId`. Whom we write to can answer over that link. Raises
+        ValueError for anything else.
+        """
+        return self._access.accept
+
+    @accept.setter
+    def accept(self, accept: Accept) -> None:
+        self._access.set(accept)
 
     # --- others ---
 

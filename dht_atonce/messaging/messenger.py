@@ -95,6 +95,7 @@ class Messenger:
     def set_accept(self, accept: Accept) -> None:
         """From now on only those may reach us whom `accept` lets; links of others are ended."""
         self.linking.accept = accept
+        self.linking.refusals.clear()
         for peer_id, pair in list(self._pairs.items()):
             if pair.link is not None and not accept(peer_id):
                 self.linking.end(pair, ByeCode.NOT_ACCEPTED, "")
