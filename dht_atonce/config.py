@@ -291,7 +291,7 @@ class MessagingConfig:
     """Delivery from peer to peer."""
 
     max_message_bytes: int = 60_000
-    max_service_bytes: int = 60_256
+    max_service_bytes: int = 60_400
     """A message of another kind than the app's: as many bytes of the app, and what the service writes round them."""
     window_messages: int = 8192
     """Messages towards one peer that wait for their acknowledgement; further ones wait to be sent."""
