@@ -16,7 +16,7 @@ ONE, TWO = b"run one.", b"run two."
 
 
 def begun(serving: Serving, number: int, sender: int = 0, deadline: float = 10.0) -> Running:
-    running = serving.begin(SENDERS[sender], ONE, number, deadline)
+    running = serving.begin(SENDERS[sender], number, deadline, lambda: ONE)
     assert isinstance(running, Running)
     return running
 
@@ -26,7 +26,7 @@ def test_each_of_many_greedy_senders_leaves_room_for_the_next() -> None:
     held = []
     for sender in SENDERS:
         number = 0
-        while isinstance(serving.begin(sender, ONE, number, 10.0), Running):
+        while isinstance(serving.begin(sender, number, 10.0, lambda: ONE), Running):
             number += 1
         held.append(serving.held_by(sender))
     assert held == [6, 3, 2, 1]
@@ -56,10 +56,10 @@ def test_a_new_process_ends_what_the_old_one_asked() -> None:
     serving = Serving(CONFIG)
     old = begun(serving, 1)
     assert serving.on_linked(SENDERS[0], TWO) == [old]
-    new = serving.begin(SENDERS[0], TWO, 1, 10.0)
+    new = serving.begin(SENDERS[0], 1, 10.0, lambda: TWO)
     assert isinstance(new, Running)
     serving.on_ended(old)
-    assert serving.begin(SENDERS[0], TWO, 1, 10.0) is Refusal.DOUBLED  # the old one's end is not the new one's
+    assert serving.begin(SENDERS[0], 1, 10.0, lambda: TWO) is Refusal.DOUBLED  # the old one's end is not the new one's
     assert serving.on_linked(SENDERS[0], TWO) == []
 
 
@@ -81,7 +81,7 @@ class Life(RuleBasedStateMachine):
         who = next(one for one in SENDERS if one is sender)
         doubled = any(r.sender == who and r.id == number and not r.is_cancelled for r in self.running)
         held = len(self.running) + len(self.untaken)
-        result = self.serving.begin(who, self.links[who], number, self.now + left)
+        result = self.serving.begin(who, number, self.now + left, lambda: self.links[who])
         if isinstance(result, Running):
             assert not doubled
             assert held < CONFIG.max_running

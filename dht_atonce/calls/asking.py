@@ -25,11 +25,12 @@ __all__ = ["Asked", "Asking"]
 class Asked:
     """One request."""
 
-    __slots__ = ("deadline", "id", "receipt", "to", "waiter")
+    __slots__ = ("callee", "deadline", "id", "receipt", "to", "waiter")
 
-    def __init__(self, number: int, to: PeerId, deadline: float, waiter: Any) -> None:
+    def __init__(self, number: int, to: PeerId, callee: "_Callee", deadline: float, waiter: Any) -> None:
         self.id = number
         self.to = to
+        self.callee = callee
         self.deadline = deadline
         self.waiter = waiter
         """The shell's."""
@@ -89,13 +90,13 @@ class Asking:
 
     def begin(self, to: PeerId, incarnation: bytes, deadline: float, waiter: Any) -> Asked:
         """Ask `to`, to whose process `incarnation` there is a link (empty: there is none)."""
-        asked = Asked(self._next_id, to, deadline, waiter)
-        self._next_id += 1
-        self._asked[asked.id] = asked
         callee = self._callees.get(to)
         if callee is None:
             callee = self._callees[to] = _Callee()
             callee.incarnation = incarnation
+        asked = Asked(self._next_id, to, callee, deadline, waiter)
+        self._next_id += 1
+        self._asked[asked.id] = asked
         callee.asked[asked.id] = asked
         self._deadlines.set(asked.id, deadline)
         return asked
@@ -105,9 +106,8 @@ class Asking:
         if self._asked.pop(asked.id, None) is None:
             return False
         self._deadlines.drop(asked.id)
-        callee = self._callees[asked.to]
-        del callee.asked[asked.id]
-        if not callee.asked:
+        del asked.callee.asked[asked.id]
+        if not asked.callee.asked:
             del self._callees[asked.to]
         return True
 

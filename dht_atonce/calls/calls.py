@@ -239,16 +239,17 @@ class Calls:
     def _begin(self, sender: PeerId, number: int, deadline: float) -> Running | Refusal:
         if self._closed:
             return Refusal.BUSY
-        record = self._messenger.record_of(sender)
-        begin = partial(
-            self._serving.begin, sender, record.incarnation if record is not None else b"", number, deadline
-        )
-        running = begin()
+        incarnation = partial(self._incarnation, sender)
+        running = self._serving.begin(sender, number, deadline, incarnation)
         if running is Refusal.BUSY:
             # Replies to others may have arrived long ago: nobody looks at them before somebody wants their room.
             self._settle_all()
-            running = begin()
+            running = self._serving.begin(sender, number, deadline, incarnation)
         return running
+
+    def _incarnation(self, peer_id: PeerId) -> bytes:
+        record = self._messenger.record_of(peer_id)
+        return record.incarnation if record is not None else b""
 
     async def _run(self, running: Running, handler: Handler, request: Request) -> None:
         """Carry out a request. What is not said in `ReplyError` stays here: the other side learns that it failed."""

@@ -14,6 +14,7 @@ A sender may hold as much as is left free (dynamic thresholds, Choudhury and Hah
 all it can holds half of all, and others still find room.
 """
 
+from collections.abc import Callable
 from enum import Enum
 from typing import Any
 
@@ -35,10 +36,11 @@ class Refusal(Enum):
 class Running:
     """One request that holds room."""
 
-    __slots__ = ("deadline", "id", "is_cancelled", "is_replied", "sender", "task")
+    __slots__ = ("deadline", "id", "is_cancelled", "is_replied", "of", "sender", "task")
 
-    def __init__(self, sender: PeerId, number: int, deadline: float) -> None:
+    def __init__(self, sender: PeerId, of: "_Sender", number: int, deadline: float) -> None:
         self.sender = sender
+        self.of = of
         self.id = number
         self.deadline = deadline
         self.is_cancelled = False
@@ -80,8 +82,11 @@ class Serving:
 
     # --- commands ---
 
-    def begin(self, peer_id: PeerId, incarnation: bytes, number: int, deadline: float) -> Running | Refusal:
-        """A request came from this process of `peer_id`: find room for it."""
+    def begin(
+        self, peer_id: PeerId, number: int, deadline: float, incarnation: Callable[[], bytes]
+    ) -> Running | Refusal:
+        """A request came from `peer_id`: find room for it. If it is the only one, `incarnation` is asked whose process
+        it came from."""
         config = self._config
         sender = self._senders.get(peer_id)
         held = sender.held if sender is not None else 0
@@ -90,8 +95,8 @@ class Serving:
         if held >= min(config.max_running_per_sender, config.max_running - self.held):
             return Refusal.BUSY
         if sender is None:
-            sender = self._senders[peer_id] = _Sender(incarnation)
-        running = sender.running[number] = Running(peer_id, number, deadline)
+            sender = self._senders[peer_id] = _Sender(incarnation())
+        running = sender.running[number] = Running(peer_id, sender, number, deadline)
         sender.held += 1
         self.held += 1
         self._deadlines.set(running, deadline)
@@ -160,13 +165,12 @@ class Serving:
 
     def _stop(self, running: Running) -> None:
         self._deadlines.drop(running)
-        of_sender = self._senders[running.sender].running
+        of_sender = running.of.running
         if of_sender.get(running.id) is running:  # its number may be another's by now
             del of_sender[running.id]
 
     def _free(self, running: Running) -> None:
-        sender = self._senders[running.sender]
-        sender.held -= 1
+        running.of.held -= 1
         self.held -= 1
-        if not sender.held:
+        if not running.of.held:
             del self._senders[running.sender]
