@@ -128,7 +128,7 @@ class Access:
         """As `Peer.accept`. Raises ValueError for what is neither a function nor a collection of `PeerId`s."""
         if accept is None:
             self._is_accepted = lambda _: True
-        elif isinstance(accept, Contacts) or accept == "contacts":
+        elif accept is self.contacts or accept == "contacts":
             self._is_accepted = self.contacts.__contains__
         elif callable(accept):
             self._is_accepted = accept

@@ -138,6 +138,10 @@ def test_each_kind_of_policy() -> None:
         access.set(access.contacts)
         assert (access.accepts(ALICE), access.accepts(BOB)) == (True, False)
         assert access.accept is access.contacts
+        others = contacts_in(None)
+        await others.add(BOB)
+        access.set(others)  # a collection like any other
+        assert (access.accepts(ALICE), access.accepts(BOB)) == (False, True)
 
     virtual(main())
 

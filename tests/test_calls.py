@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
@@ -546,6 +547,50 @@ def test_before_and_after_its_life_a_peer_asks_nobody() -> None:
     in_town(story)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_whatever_links_do_a_request_is_carried_out_once_or_not_at_all(seed: int) -> None:
+    rng = random.Random(seed)
+
+    async def story(town: Town) -> None:
+        alice, bob = Servant(town, 1), Servant(town, 2)
+        runs: Counter[bytes] = Counter()
+
+        async def count(request: Request) -> bytes:
+            await asyncio.sleep(rng.choice([0, 0.01, 1.0]))
+            runs[request.data] += 1
+            return request.data
+
+        for one in (alice, bob):
+            one.calls.serve("count", count)
+        outcomes: dict[bytes, BaseException | bytes] = {}
+
+        async def ask(one: Servant, other: Servant, data: bytes) -> None:
+            try:
+                outcomes[data] = await one.ask(other, data, timeout_s=rng.choice([0.5, 5.0]), service="count")
+            except (RequestLost, RequestTimeout) as error:
+                outcomes[data] = error
+
+        asking = []
+        for number in range(200):
+            one, other = rng.sample([alice, bob], 2)
+            asking.append(asyncio.create_task(ask(one, other, b"%d" % number), name="ask"))
+            await asyncio.sleep(rng.choice([0, 0.002, 0.05]))
+            if rng.random() < 0.1:
+                breaker = rng.choice([alice, bob])
+                other = alice if breaker is bob else bob
+                breaker.person.messenger.linking.end(breaker.person.messenger.pair(other.id), 2, "a cable was pulled")
+        await asyncio.gather(*asking)
+        await asyncio.sleep(10)
+        assert max(runs.values()) == 1
+        replied = [data for data, outcome in outcomes.items() if outcome == data]
+        assert len(replied) > 100
+        assert all(runs[data] for data in replied)
+        never = [data for data, outcome in outcomes.items() if not getattr(outcome, "may_have_run", True)]
+        assert not any(runs[data] for data in never)
+
+    in_town(story)
+
+
 # --- limits ---
 
 
@@ -720,3 +765,4 @@ def test_codes_from_later_versions_are_failures() -> None:
 def test_no_words_are_too_long_for_the_wire() -> None:
     failed = Failed.saying(1, Why.RAISED, "c" * 100, "\U0001f600" * 1000)
     assert read(encode(failed)) == Failed(1, Why.RAISED, "c" * 64, "\U0001f600" * 512)
+    assert read(encode(Failed.saying(1, Why.RAISED, "c\ud800", "\udfff"))) == Failed(1, Why.RAISED, "c?", "?")

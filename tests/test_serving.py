@@ -52,6 +52,14 @@ def test_a_link_that_stays_away_ends_it() -> None:
     assert not other.is_cancelled
 
 
+def test_to_hear_twice_that_it_is_gone_gives_no_more_time() -> None:
+    serving = Serving(CONFIG)
+    lost = begun(serving, 1, deadline=100.0)
+    serving.on_unlinked(SENDERS[0], 20.0)
+    serving.on_unlinked(SENDERS[0], 24.0)
+    assert serving.due(25.0) == [lost]
+
+
 def test_a_new_process_ends_what_the_old_one_asked() -> None:
     serving = Serving(CONFIG)
     old = begun(serving, 1)

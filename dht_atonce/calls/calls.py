@@ -257,7 +257,7 @@ class Calls:
         error: Exception | None = None
         try:
             data = await handler(request)
-            if len(memoryview(data)) > MAX_DATA:
+            if memoryview(data).nbytes > MAX_DATA:
                 error = MessageTooLarge(f"a reply has at most {MAX_DATA} bytes; streams carry more")
         except ReplyError as raised:
             self._answer(running, Failed.saying(running.id, Why.RAISED, str(raised.code), str(raised.text)))

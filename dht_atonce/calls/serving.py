@@ -51,10 +51,12 @@ class Running:
 
 
 class _Sender:
-    __slots__ = ("held", "incarnation", "running")
+    __slots__ = ("held", "incarnation", "is_gone", "running")
 
     def __init__(self, incarnation: bytes) -> None:
         self.incarnation = incarnation
+        self.is_gone = False
+        """There is no link to it."""
         self.running: dict[int, Running] = {}
         self.held = 0
         """Requests, with those that were replied to and not acknowledged or cancelled and not ended."""
@@ -133,7 +135,7 @@ class Serving:
         if sender is None:
             return []
         is_new = sender.incarnation != incarnation
-        sender.incarnation = incarnation
+        sender.incarnation, sender.is_gone = incarnation, False
         if not is_new:
             for running in sender.running.values():
                 self._deadlines.set(running, running.deadline)
@@ -144,9 +146,10 @@ class Serving:
         return over
 
     def on_unlinked(self, peer_id: PeerId, now: float) -> None:
-        """The link is gone; it may come back."""
+        """The link is gone; it may come back. Said again when it could not be had: that gives no more time."""
         sender = self._senders.get(peer_id)
-        if sender is not None:
+        if sender is not None and not sender.is_gone:
+            sender.is_gone = True
             for running in sender.running.values():
                 self._deadlines.set(running, min(running.deadline, now + self._config.lost_link_s))
 

@@ -60,8 +60,8 @@ class Failed(WireStruct, tag=3, frozen=True):
 
     @classmethod
     def saying(cls, number: int, why: int, code: str = "", text: str = "") -> "Failed":
-        """With so much of the words as the wire takes."""
-        return cls(number, why, code[:MAX_NAME], text[:MAX_TEXT])
+        """With so much of the words as the wire takes: no more of them, and no lone surrogates."""
+        return cls(number, why, _plain(code[:MAX_NAME]), _plain(text[:MAX_TEXT]))
 
 
 class Cancel(WireStruct, tag=4, frozen=True):
@@ -73,6 +73,10 @@ class Cancel(WireStruct, tag=4, frozen=True):
 CallMessage = Call | Reply | Failed | Cancel
 
 _DECODER: "msgspec.msgpack.Decoder[CallMessage]" = msgspec.msgpack.Decoder(CallMessage)
+
+
+def _plain(text: str) -> str:
+    return text.encode(errors="replace").decode()
 
 
 def read(data: bytes) -> CallMessage:
