@@ -109,8 +109,11 @@ async def tls(serves: bool, pipe: Connection, folder: Path) -> Ask | None:
 
     async def read() -> None:
         while True:
-            size, number = HEAD.unpack(await reader.readexactly(HEAD.size))
-            data = await reader.readexactly(size)
+            try:
+                size, number = HEAD.unpack(await reader.readexactly(HEAD.size))
+                data = await reader.readexactly(size)
+            except asyncio.IncompleteReadError:
+                return
             waiting.pop(number).set_result(data)
 
     async def ask(data: bytes) -> bytes:
@@ -159,7 +162,6 @@ def run_process(name: str, serves: bool, pipe: Connection, orders: Connection, f
         factory = uvloop.new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
         runner.run(_obey(name, serves, pipe, orders, folder))
-    os._exit(0)
 
 
 async def _obey(name: str, serves: bool, pipe: Connection, orders: Connection, folder: Path) -> None:
@@ -173,6 +175,7 @@ async def _obey(name: str, serves: bool, pipe: Connection, orders: Connection, f
         else:
             assert ask is not None
             orders.send(await _slice(ask, *order))
+    os._exit(0)  # nothing of a benchmark is worth a goodbye
 
 
 async def _slice(ask: Ask, size: int, at_once: int, seconds: float) -> tuple[int, float, list[float]]:
