@@ -433,21 +433,25 @@ def link_frames() -> dict[str, list[Vector]]:
     hello = frames.Hello(0, presence().blob, b"", 1, 1)
     hello_again = frames.Hello(0, presence().blob, INCARNATION, 5, 2**64 - 1)
     bye = frames.Bye(frames.ByeCode.GOING_AWAY, "see you")
+    held = frames.Held([(44, 256), (556, 3)])
+    window = frames.Window(1065)
     examples = [
         ("hello", frames.Frame(0, 0, 0, [], [hello])),
         ("hello of somebody who remembers", frames.Frame(0, 0, 0, [], [hello_again])),
         ("two messages and an acknowledgement", frames.Frame(0, 7, 41, [b"first", b""], [])),
+        ("of another kind, with one withdrawn", frames.Frame(1, 7, 41, [b"first", None, b"third"], [])),
         ("an acknowledgement", frames.Frame(0, 0, 2**64 - 1, [], [])),
+        ("what is held behind gaps, and for what there is room", frames.Frame(0, 0, 41, [], [held, window])),
         ("goodbye", frames.Frame(0, 0, 41, [], [bye])),
     ]
     return {
         "frames": [
             {
                 "title": title,
-                "flags": frame.flags,
+                "kind": frame.kind,
                 "seq0": frame.seq0,
                 "ack": frame.ack,
-                "messages": [message.hex() for message in frame.messages],
+                "messages": [None if message is None else message.hex() for message in frame.messages],
                 "specials": [{"type": type(special).__name__, **_plain(special)} for special in frame.specials],
                 "frame": frames.write_frame(frame).hex(),
             }

@@ -228,7 +228,7 @@ def test_a_change_ends_links_and_what_runs_over_them() -> None:
             with pytest.raises(RequestLost):
                 await task
             await ended.wait()
-            assert now() - began < 6
+            assert now() - began < 2
 
     virtual(main())
 

@@ -33,7 +33,7 @@ from dht_atonce.errors import (
     RequestTimeout,
 )
 from dht_atonce.identity import PeerId
-from dht_atonce.messaging.frames import Frame, Kind, write_frame
+from dht_atonce.messaging.frames import ByeCode, Frame, Kind, write_frame
 from dht_atonce.records import PresenceRecord
 
 CONFIG = MessagingConfig()
@@ -415,7 +415,7 @@ def test_a_link_that_breaks_and_comes_back_costs_no_request() -> None:
         await until(lambda: bob.begun)
         pair = bob.person.messenger.pair(alice.id)
         assert pair.link is not None
-        bob.person.messenger.linking.end(pair, 2, "a cable was pulled")
+        bob.person.messenger.linking.end(pair, ByeCode.PROTOCOL_ERROR, "a cable was pulled")
         assert await task == b"done 4"
         assert len(bob.begun) == 1
 
@@ -578,7 +578,9 @@ def test_whatever_links_do_a_request_is_carried_out_once_or_not_at_all(seed: int
             if rng.random() < 0.1:
                 breaker = rng.choice([alice, bob])
                 other = alice if breaker is bob else bob
-                breaker.person.messenger.linking.end(breaker.person.messenger.pair(other.id), 2, "a cable was pulled")
+                breaker.person.messenger.linking.end(
+                    breaker.person.messenger.pair(other.id), ByeCode.PROTOCOL_ERROR, "a cable was pulled"
+                )
         await asyncio.gather(*asking)
         await asyncio.sleep(10)
         assert max(runs.values()) == 1

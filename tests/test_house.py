@@ -73,6 +73,9 @@ PURE = [
     "dht_atonce/watchdog.py",
     "dht_atonce/messaging/refusals.py",
     *(f"dht_atonce/calls/{name}.py" for name in ("asking", "deadlines", "serving", "wire")),
+    "dht_atonce/presence/sight.py",
+    "dht_atonce/messaging/inflow.py",
+    "dht_atonce/messaging/outflow.py",
     *(
         f"dht_atonce/dht/{name}.py"
         for name in (

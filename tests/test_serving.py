@@ -36,7 +36,7 @@ def test_each_of_many_greedy_senders_leaves_room_for_the_next() -> None:
 def test_a_link_that_comes_back_gives_a_request_its_time_again() -> None:
     serving = Serving(CONFIG)
     running = begun(serving, 1, deadline=100.0)
-    serving.on_unlinked(SENDERS[0], 20.0)
+    serving.on_unlinked(SENDERS[0], 20.0, for_good=False)
     assert serving.deadline == 25.0
     assert serving.on_linked(SENDERS[0], ONE) == []
     assert serving.due(99.0) == []
@@ -46,17 +46,25 @@ def test_a_link_that_comes_back_gives_a_request_its_time_again() -> None:
 def test_a_link_that_stays_away_ends_it() -> None:
     serving = Serving(CONFIG)
     lost, other = begun(serving, 1, deadline=100.0), begun(serving, 1, sender=1, deadline=100.0)
-    serving.on_unlinked(SENDERS[0], 20.0)
+    serving.on_unlinked(SENDERS[0], 20.0, for_good=False)
     assert serving.due(25.0) == [lost]
     assert lost.is_cancelled
     assert not other.is_cancelled
 
 
+def test_whoever_left_or_is_refused_waits_for_nothing_any_more() -> None:
+    serving = Serving(CONFIG)
+    over = begun(serving, 1, deadline=100.0)
+    serving.on_unlinked(SENDERS[0], 20.0, for_good=False)
+    serving.on_unlinked(SENDERS[0], 21.0, for_good=True)
+    assert serving.due(21.0) == [over]
+
+
 def test_to_hear_twice_that_it_is_gone_gives_no_more_time() -> None:
     serving = Serving(CONFIG)
     lost = begun(serving, 1, deadline=100.0)
-    serving.on_unlinked(SENDERS[0], 20.0)
-    serving.on_unlinked(SENDERS[0], 24.0)
+    serving.on_unlinked(SENDERS[0], 20.0, for_good=False)
+    serving.on_unlinked(SENDERS[0], 24.0, for_good=False)
     assert serving.due(25.0) == [lost]
 
 
@@ -132,9 +140,9 @@ class Life(RuleBasedStateMachine):
             assert one in self.running
             assert one.is_cancelled
 
-    @rule(sender=st.integers(0, 3))
-    def unlink(self, sender: int) -> None:
-        self.serving.on_unlinked(SENDERS[sender], self.now)
+    @rule(sender=st.integers(0, 3), for_good=st.booleans())
+    def unlink(self, sender: int, for_good: bool) -> None:
+        self.serving.on_unlinked(SENDERS[sender], self.now, for_good=for_good)
 
     @rule(passes=st.floats(0, 20))
     def time_passes(self, passes: float) -> None:

@@ -410,26 +410,33 @@ def test_signatures_of_the_seed_handshake(vector: dict[str, str]) -> None:
 
 # --- 6. Messages ---
 
-SPECIALS: dict[str, Any] = {"Hello": frames.Hello, "Bye": frames.Bye}
+SPECIALS: dict[str, Any] = {
+    "Hello": frames.Hello,
+    "Bye": frames.Bye,
+    "Held": frames.Held,
+    "Window": frames.Window,
+}
 
 
 @vectors("frames", "frames")
 def test_frames(vector: dict[str, Any]) -> None:
-    messages = [unhex(message) for message in vector["messages"]]
+    messages = [None if message is None else unhex(message) for message in vector["messages"]]
     specials = []
     for special in vector["specials"]:
         fields = {name: value for name, value in special.items() if name != "type"}
         for name in {"record", "yours"} & set(fields):
             fields[name] = unhex(fields[name])
+        if "ranges" in fields:
+            fields["ranges"] = [(first, count) for first, count in fields["ranges"]]
         specials.append(SPECIALS[special["type"]](**fields))
-    frame = frames.Frame(vector["flags"], vector["seq0"], vector["ack"], messages, specials)
+    frame = frames.Frame(vector["kind"], vector["seq0"], vector["ack"], messages, specials)
     assert frames.write_frame(frame).hex() == vector["frame"]
-    assert frames.read_frame(unhex(vector["frame"])) == (vector["seq0"], vector["ack"], messages, specials)
+    assert frames.read_frame(unhex(vector["frame"])) == frame
 
-    tags = {"Hello": 1, "Bye": 2}
+    tags = {"Hello": 1, "Bye": 2, "Held": 3, "Window": 4}
     by_hand = [[tags[s["type"]], *(value for name, value in s.items() if name != "type")] for s in vector["specials"]]
     raw = plain(msgspec.msgpack.decode(unhex(vector["frame"])))
-    assert raw == [vector["flags"], vector["seq0"], vector["ack"], vector["messages"], by_hand]
+    assert raw == [vector["kind"], vector["seq0"], vector["ack"], vector["messages"], by_hand]
 
 
 @vectors("frames", "later frames")

@@ -59,7 +59,7 @@ class _Callee:
         """The link is gone, and we try to have another."""
 
 
-Ended = list[tuple[Asked, AtOnceError]]
+Over = list[tuple[Asked, AtOnceError]]
 
 
 class Asking:
@@ -128,7 +128,7 @@ class Asking:
         self.end(asked)
         return asked
 
-    def on_linked(self, peer_id: PeerId, incarnation: bytes, answers: bool) -> Ended:
+    def on_linked(self, peer_id: PeerId, incarnation: bytes, answers: bool) -> Over:
         """There is a link to this process of the peer; `answers`: it answers requests. What has not left may still be
         withdrawn."""
         callee = self._callees.get(peer_id)
@@ -136,7 +136,7 @@ class Asking:
             return []
         is_new = callee.incarnation not in (b"", incarnation)
         callee.incarnation, callee.returning = incarnation, False
-        ended: Ended = []
+        ended: Over = []
         for asked in callee.asked.values():
             error = asked.error()
             if error is None and is_new and asked.state is State.DELIVERED:
@@ -148,13 +148,13 @@ class Asking:
                 ended.append((asked, error))
         return self._ended(ended)
 
-    def on_unlinked(self, peer_id: PeerId, reason: str) -> tuple[Ended, bool]:
+    def on_unlinked(self, peer_id: PeerId, reason: str) -> tuple[Over, bool]:
         """The link is gone, or could not be had. Gives what ended by it, and whether to try for a link: the other side
         has requests of ours, and may not be able to dial us."""
         callee = self._callees.get(peer_id)
         if callee is None:
             return [], False
-        ended: Ended = []
+        ended: Over = []
         for asked in callee.asked.values():
             error = asked.error()
             if error is None and callee.returning and asked.state is State.DELIVERED:
@@ -175,7 +175,7 @@ class Asking:
 
     # --- inside ---
 
-    def _ended(self, ended: Ended) -> Ended:
+    def _ended(self, ended: Over) -> Over:
         for asked, _ in ended:
             self.end(asked)
         return ended

@@ -9,7 +9,7 @@ from math import inf
 
 import msgspec
 
-from dht_atonce.calls.asking import Asked, Asking, Ended
+from dht_atonce.calls.asking import Asked, Asking, Over
 from dht_atonce.calls.serving import Refusal, Running, Serving
 from dht_atonce.calls.wire import CAPABILITY, MAX_DATA, MAX_NAME, Call, CallMessage, Cancel, Failed, Reply, Why, read
 from dht_atonce.codec import encode
@@ -29,6 +29,7 @@ from dht_atonce.errors import (
 )
 from dht_atonce.identity import PeerId
 from dht_atonce.messaging.frames import Kind
+from dht_atonce.messaging.linking import Ended
 from dht_atonce.messaging.messenger import Messenger
 from dht_atonce.messaging.receipts import Receipt, State
 from dht_atonce.records import PresenceRecord
@@ -157,8 +158,8 @@ class Calls:
         if not asked.waiter.done():
             asked.waiter.set_exception(error)
 
-    def _fail_all(self, ended: Ended) -> None:
-        for asked, error in ended:
+    def _fail_all(self, over: Over) -> None:
+        for asked, error in over:
             if isinstance(error, NotSupported):
                 self._take_back(asked)
             self._fail(asked, error)
@@ -324,12 +325,12 @@ class Calls:
             running.task.cancel()
         self._fail_all(self._asking.on_linked(peer_id, record.incarnation, CAPABILITY in record.capabilities))
 
-    def _on_unlinked(self, peer_id: PeerId, reason: str) -> None:
+    def _on_unlinked(self, peer_id: PeerId, ended: Ended) -> None:
         assert self._asking is not None
-        self._serving.on_unlinked(peer_id, self._loop.time())
+        self._serving.on_unlinked(peer_id, self._loop.time(), for_good=ended in (Ended.LEFT, Ended.REFUSED))
         self._arm(self._serving.deadline)
-        ended, shall_connect = self._asking.on_unlinked(peer_id, reason)
-        self._fail_all(ended)
+        over, shall_connect = self._asking.on_unlinked(peer_id, ended.name.lower())
+        self._fail_all(over)
         if shall_connect:
             self._messenger.connect(peer_id)
 

@@ -145,13 +145,16 @@ class Serving:
             self._cancel(running)
         return over
 
-    def on_unlinked(self, peer_id: PeerId, now: float) -> None:
-        """The link is gone; it may come back. Said again when it could not be had: that gives no more time."""
+    def on_unlinked(self, peer_id: PeerId, now: float, *, for_good: bool) -> None:
+        """The link is gone; it may come back, unless it is gone `for_good`: then all is due now. Said again when it
+        could not be had: that gives no more time."""
         sender = self._senders.get(peer_id)
-        if sender is not None and not sender.is_gone:
-            sender.is_gone = True
-            for running in sender.running.values():
-                self._deadlines.set(running, min(running.deadline, now + self._config.lost_link_s))
+        if sender is None or (sender.is_gone and not for_good):
+            return
+        sender.is_gone = True
+        ends = now if for_good else now + self._config.lost_link_s
+        for running in sender.running.values():
+            self._deadlines.set(running, min(running.deadline, ends))
 
     def due(self, now: float) -> list[Running]:
         """Gives what to cancel: whose time is over, or whose sender is lost."""
