@@ -4,7 +4,9 @@ async with Peer.open(profile="~/.my-app", seeds=["atonce://PEERID@HOST:PORT"]) a
     await peer.send(friend, b"hello")
 """
 
-from dht_atonce.config import MessagingConfig, NetworkConfig
+from dht_atonce.access import Contacts
+from dht_atonce.calls.calls import Request
+from dht_atonce.config import CallConfig, MessagingConfig, NetworkConfig
 from dht_atonce.dht.node import DhtNode, FindResult, KeyChange, KeyWatch, PublishResult, WatchEvent
 from dht_atonce.endpoints import Address, SeedUrl
 from dht_atonce.errors import (
@@ -15,7 +17,10 @@ from dht_atonce.errors import (
     IdentityInUse,
     MessageTooLarge,
     NetworkMismatch,
+    NoSuchService,
     NotAccepted,
+    NotSupported,
+    PeerBusy,
     PeerClosed,
     PeerIdError,
     PeerOffline,
@@ -24,6 +29,10 @@ from dht_atonce.errors import (
     ProfileError,
     ProfileInUse,
     QueueFull,
+    ReplyError,
+    RequestFailed,
+    RequestLost,
+    RequestTimeout,
     SeedUrlError,
 )
 from dht_atonce.identity import Identity, PeerId
@@ -39,7 +48,9 @@ __all__ = [
     "Address",
     "AtOnceError",
     "Basis",
+    "CallConfig",
     "ClockWrong",
+    "Contacts",
     "DeliveryUnknown",
     "DhtNode",
     "EntryFailed",
@@ -55,8 +66,11 @@ __all__ = [
     "Neighbour",
     "NetworkConfig",
     "NetworkMismatch",
+    "NoSuchService",
     "NotAccepted",
+    "NotSupported",
     "Peer",
+    "PeerBusy",
     "PeerClosed",
     "PeerId",
     "PeerIdError",
@@ -73,6 +87,11 @@ __all__ = [
     "PublishResult",
     "QueueFull",
     "Receipt",
+    "ReplyError",
+    "Request",
+    "RequestFailed",
+    "RequestLost",
+    "RequestTimeout",
     "SeedUrl",
     "SeedUrlError",
     "State",

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from dht_atonce.errors import WireError
 
-__all__ = ["DhtConfig", "LinkConfig", "MessagingConfig", "NetworkConfig", "SeedConfig", "StayConfig"]
+__all__ = ["CallConfig", "DhtConfig", "LinkConfig", "MessagingConfig", "NetworkConfig", "SeedConfig", "StayConfig"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,10 +274,32 @@ class LinkConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class CallConfig:
+    """Requests and replies."""
+
+    max_outstanding: int = 10_000
+    """Requests of ours that wait for their replies, before `QueueFull`."""
+    max_timeout_s: float = 3600.0
+    max_running: int = 1024
+    """Requests of others that hold room here, each with at most 60,000 B: from their coming until their reply is
+    acknowledged."""
+    max_running_per_sender: int = 256
+    """Of one sender; and never more than are left for others."""
+    max_untaken: int = 512
+    """Replies to one sender that it has not acknowledged; beyond them its requests are not even refused."""
+    lost_link_s: float = 5.0
+    """So long a request goes on when the link to who asked is gone, which may come back."""
+    end_s: float = 0.5
+    """How long cancelled handlers may take when we are closed."""
+
+
+@dataclass(frozen=True, slots=True)
 class MessagingConfig:
     """Delivery from peer to peer."""
 
     max_message_bytes: int = 60_000
+    max_service_bytes: int = 60_400
+    """A message of another kind than the app's: as many bytes of the app, and what the service writes round them."""
     window_messages: int = 8192
     """Messages towards one peer that wait for their acknowledgement; further ones wait to be sent."""
     window_bytes: int = 4 << 20
@@ -316,6 +338,12 @@ class MessagingConfig:
     """Beyond it the least used one without anything queued is ended."""
     unsent_retry_s: float = 0.05
     """Until a frame is tried again for which a link's queue had no room."""
+    refused_burst: int = 4
+    """So many times the HELLO of a peer that is not accepted is read; then once every `refused_s`."""
+    refused_s: float = 10.0
+    max_refused: int = 10_000
+    """Keys whose refusals are remembered."""
+    calls: CallConfig = CallConfig()
 
 
 @dataclass(frozen=True, slots=True)

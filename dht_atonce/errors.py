@@ -22,7 +22,10 @@ __all__ = [
     "MessageTooLarge",
     "NetworkMismatch",
     "NoFamily",
+    "NoSuchService",
     "NotAccepted",
+    "NotSupported",
+    "PeerBusy",
     "PeerClosed",
     "PeerIdError",
     "PeerOffline",
@@ -32,6 +35,10 @@ __all__ = [
     "ProfileInUse",
     "QueueFull",
     "RecordError",
+    "ReplyError",
+    "RequestFailed",
+    "RequestLost",
+    "RequestTimeout",
     "SeedUrlError",
     "WireError",
 ]
@@ -119,12 +126,67 @@ class NotAccepted(AtOnceError, ConnectionError):
     """The other side refused us."""
 
 
+class NotSupported(AtOnceError):
+    """The other side's program does not serve what was asked for: its presence record lacks the capability."""
+
+
 class IdentityInUse(AtOnceError):
     """Another process publishes under our identity."""
 
 
 class ClockWrong(AtOnceError):
     """This machine's clock is wrong by more than a day, and nothing could correct it."""
+
+
+# --- requests ---
+
+
+class ReplyError(AtOnceError):
+    """Raised by a handler of requests to have it raised at the other side, as `RequestFailed`.
+
+    code: a word for programs, at most 64 characters; text: for people, at most 512. What is longer is cut.
+    """
+
+    def __init__(self, code: str, text: str = "") -> None:
+        super().__init__(code, text)
+        self.code = code
+        self.text = text
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.text}" if self.text else self.code
+
+
+class RequestFailed(AtOnceError):
+    """The other side answered that it failed, in the words of its `ReplyError`; for any other exception there, `code`
+    is `internal`, and what it was is not told."""
+
+    def __init__(self, code: str, text: str = "") -> None:
+        super().__init__(code, text)
+        self.code = code
+        self.text = text
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.text}" if self.text else self.code
+
+
+class NoSuchService(RequestFailed):
+    """The other side serves nothing under this name; nothing was carried out."""
+
+
+class PeerBusy(RequestFailed):
+    """The other side carries out as many requests as it can, of ours or of all; nothing was carried out."""
+
+
+class RequestTimeout(AtOnceError, TimeoutError):
+    """No reply came in time. `may_have_run`: False if the request never left, and never will."""
+
+    def __init__(self, text: str, may_have_run: bool = True) -> None:
+        super().__init__(text)
+        self.may_have_run = may_have_run
+
+
+class RequestLost(AtOnceError, ConnectionError):
+    """The other side was lost, or started again, before its reply came: the request may have been carried out."""
 
 
 # --- the virtual world ---

@@ -4,8 +4,10 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar, overload
 
+from dht_atonce.access import Accept, Access, Contacts
+from dht_atonce.calls.calls import Calls, Handler
 from dht_atonce.config import MessagingConfig, NetworkConfig
 from dht_atonce.dht.node import DhtNode, FindResult, PublishResult
 from dht_atonce.discovery.ladder import Entry
@@ -25,6 +27,8 @@ from dht_atonce.profile import Profile
 from dht_atonce.records import GONE, PresenceRecord, presence_key
 
 __all__ = ["Peer"]
+
+H = TypeVar("H", bound=Handler)
 
 
 class Feature(Protocol):
@@ -48,12 +52,14 @@ class Peer:
     Built by `open` only.
     """
 
-    def __init__(self, membership: Membership) -> None:
+    def __init__(self, membership: Membership, accept: Accept = None) -> None:
         self.counters = membership.counters
         """What happened, by name: for operators and tests."""
         self._membership = membership
+        self._access = Access(Contacts(membership.profile), accept, membership.counters)
+        self._calls = Calls(membership.host.rng, membership.counters)
         self._presence = PresenceWatcher(membership.started)
-        self._features: list[Feature] = [self._presence]
+        self._features: list[Feature] = [self._access, self._calls, self._presence]
         membership.on_started = self._start
 
     @property
@@ -76,6 +82,7 @@ class Peer:
         alone: bool = False,
         keep_trying: bool = False,
         transient: bool = False,
+        accept: Accept = None,
         host: Host | None = None,
         on_event: OnEvent | None = None,
         config: MessagingConfig | None = None,
@@ -89,9 +96,11 @@ class Peer:
         alone: begin a network if there is no other way in.
         keep_trying: come back at once even if nobody answers, and go on trying.
         transient: take part without being found: no seat in the DHT, nothing published, no links accepted.
+        accept: who may reach us, as the property `accept`.
         on_event: called with a name and details as things happen.
 
-        Raises `EntryFailed`, `NetworkMismatch`, `ProfileError`, `ProfileInUse`, `PortInUse`, `SeedUrlError`.
+        Raises `EntryFailed`, `NetworkMismatch`, `ProfileError`, `ProfileInUse`, `PortInUse`, `SeedUrlError`;
+        ValueError for an `accept` that is none.
         """
         urls = [seed if isinstance(seed, SeedUrl) else SeedUrl.parse(seed) for seed in seeds]
         if isinstance(network, str):
@@ -100,7 +109,7 @@ class Peer:
 
         async def opened() -> Peer:
             at = host or system_host()
-            peer = None
+            peer = membership = None
             folder = Profile.open(profile, at)
             try:
                 membership = Membership(
@@ -113,11 +122,13 @@ class Peer:
                     config=config,
                     counters=Counter(),
                 )
-                peer = cls(membership)
+                peer = cls(membership, accept)
                 await membership.enter(network, alone, keep_trying)
             except BaseException:
                 if peer is not None:
                     await peer.aclose()
+                elif membership is not None:
+                    await membership.aclose()
                 folder.close()
                 raise
             return peer
@@ -162,6 +173,28 @@ class Peer:
     def saved_contacts(self) -> int:
         """How many contacts the profile holds for the next start."""
         return len(self._membership.profile.state.contacts)
+
+    # --- who may reach us ---
+
+    @property
+    def contacts(self) -> Contacts:
+        """Peers whom the user knows; kept in the profile."""
+        return self._access.contacts
+
+    @property
+    def accept(self) -> Accept:
+        """Who may reach us: a function that is given a `PeerId`; a collection of them; "contacts", those who are in
+        `contacts` at any time; None, anybody.
+
+        Setting it ends the links of whoever is not accepted any more. Others learn that they are refused and nothing
+        else, except what the DHT says to whoever knows our `PeerId`. Whom we write to can answer over that link. Raises
+        ValueError for anything else.
+        """
+        return self._access.accept
+
+    @accept.setter
+    def accept(self, accept: Accept) -> None:
+        self._access.set(accept)
 
     # --- others ---
 
@@ -230,6 +263,44 @@ class Peer:
         was sent; `DeliveryUnknown` if it was sent and no acknowledgement came within `timeout_s` (default 10).
         """
         await self._membership.messenger.send(_peer_id(to), data, timeout_s)
+
+    async def request(self, to: PeerId | str, data: bytes, *, service: str, timeout_s: float = 10.0) -> bytes:
+        """Ask a peer's service, and give its reply; each has at most 60,000 B.
+
+        The request is carried out at most once. If it is not answered in `timeout_s` (at most an hour), or the task
+        that waits here is cancelled, it is cancelled at the other side too.
+
+        Raises if nothing was carried out `PeerIdError`, `MessageTooLarge`, `QueueFull`, `PeerUnknown`, `PeerOffline`,
+        `NotAccepted`, `NotSupported`, `NoSuchService`, `PeerBusy`; if it was, and failed, `RequestFailed`; if it may
+        have been `RequestLost`, `PeerClosed`; `RequestTimeout` says whether. ValueError: a name or time out of bounds.
+        """
+        return await self._calls.request(_peer_id(to), data, timeout_s, service)
+
+    @overload
+    def serve(self, service: str) -> Callable[[H], H]: ...
+    @overload
+    def serve(self, service: str, handler: H) -> H: ...
+    def serve(self, service: str, handler: H | None = None) -> H | Callable[[H], H]:
+        """Answer requests to `service` (1 to 64 characters), each in a task of its own; also as a decorator.
+
+            @peer.serve("time")
+            async def tell(request: Request) -> bytes: ...
+
+        What a handler gives is the reply, at most 60,000 B. It is cancelled when nobody waits for the reply any more.
+        `ReplyError(code, text)` reaches whoever asked; of any other exception it learns only that there was one, and
+        the loop's exception handler is told here. May be called before the peer is in a network. Raises ValueError if
+        the name is served already.
+        """
+
+        def put(given: H) -> H:
+            self._calls.serve(service, given)
+            return given
+
+        return put if handler is None else put(handler)
+
+    def stop_serving(self, service: str) -> None:
+        """Carry out no more requests to `service`; those that run go on."""
+        self._calls.stop_serving(service)
 
     async def set_status(self, status: str) -> PublishResult:
         """Say how we are (`online`, `away`, `busy` or a word of the app's, at most 32 B) in a new presence record.

@@ -3,6 +3,7 @@
 - `identity.key`: the identity's secret seed, 32 B; the one file that must never be lost or shown.
 - `node.key`: the DHT node's secret, 32 B.
 - `state`: contacts, network, ports, incarnations as msgpack; written often, and losing it costs a visit to a seed.
+- what a feature keeps, in a file of its own.
 """
 
 import itertools
@@ -115,6 +116,14 @@ class Profile:
 
         await self._host.offload.run(write)
         self._written = data
+
+    def read(self, name: str) -> bytes | None:
+        """A feature's file; None if there is none. Raises `ProfileError`."""
+        return self._disk.read(name)
+
+    async def write(self, name: str, data: bytes) -> None:
+        """Replace a feature's file, without holding up the loop. One at a time. Raises `ProfileError`."""
+        await self._host.offload.run(lambda: self._disk.write(name, data))
 
     def close(self) -> None:
         """Let others have the profile."""

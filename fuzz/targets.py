@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 from atonce_seed.handshake import Handshake, SeedFacts
 from atonce_sim.loop import VirtualLoop
 from atonce_sim.world import EPOCH, World
+from dht_atonce.access import read_contacts
+from dht_atonce.calls import wire as calls
 from dht_atonce.codec import encode
 from dht_atonce.config import NetworkConfig
 from dht_atonce.dht.contact import Contact
@@ -300,6 +302,36 @@ def _frame() -> Target:
     return Target(feed, [ours, *_vectors("frames", "frame")])
 
 
+def _call() -> Target:
+    """Requests, replies and cancellations."""
+
+    def feed(data: bytes) -> None:
+        try:
+            calls.read(data)
+        except WireError:
+            return
+
+    said = [
+        calls.Call(1, "name", 1000, b"?"),
+        calls.Reply(1, b"!"),
+        calls.Failed(1, 1, "code", "text"),
+        calls.Cancel(1),
+    ]
+    return Target(feed, [encode(message) for message in said])
+
+
+def _contacts() -> Target:
+    """What the profile keeps of whom the user knows."""
+
+    def feed(data: bytes) -> None:
+        try:
+            read_contacts(data)
+        except ProfileError:
+            return
+
+    return Target(feed, [encode((1, [(_identity(number).id.key, "Alice") for number in range(2)]))])
+
+
 def _handshake() -> Target:
     """What newcomers send to a seed: first in an answer to nothing, then to its challenge."""
     seed = _identity(60)
@@ -408,6 +440,8 @@ TARGETS: dict[str, Callable[[], Target]] = {
     "record": _record,
     "signed-record": _signed_record,
     "frame": _frame,
+    "call": _call,
+    "contacts": _contacts,
     "handshake": _handshake,
     "challenge": _challenge,
     "state": _state,

@@ -24,6 +24,7 @@ FLOORS = {
     "dht_atonce": 6,  # dht_atonce/__init__.py, the contract
     "peer": 6,
     "membership": 5,
+    "access": 5,
     "calls": 5,
     "durable": 5,
     "presence": 5,
@@ -70,6 +71,8 @@ PURE = [
     "dht_atonce/memo.py",
     "dht_atonce/records/*.py",
     "dht_atonce/watchdog.py",
+    "dht_atonce/messaging/refusals.py",
+    *(f"dht_atonce/calls/{name}.py" for name in ("asking", "deadlines", "serving", "wire")),
     "dht_atonce/presence/sight.py",
     "dht_atonce/messaging/inflow.py",
     "dht_atonce/messaging/outflow.py",

@@ -3,7 +3,7 @@
 import time
 from typing import Any
 
-from dht_atonce.cli.control import Lookup, Request, Send, Status
+from dht_atonce.cli.control import AddContact, Lookup, RemoveContact, Request, Send, Status
 from dht_atonce.peer import Peer
 from dht_atonce.records import PresenceRecord
 
@@ -29,6 +29,11 @@ async def answer(peer: Peer, request: Request) -> dict[str, Any]:
         case Send(who, data, timeout_s):
             await peer.send(who, data, timeout_s)
             return {"elapsed_ms": _ms_since(began)}
+        case AddContact(who, name):
+            await peer.contacts.add(who, name)
+            return {}
+        case RemoveContact(who):
+            return {"was_contact": await peer.contacts.remove(who)}
 
 
 def _status(peer: Peer) -> dict[str, Any]:

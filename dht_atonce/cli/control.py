@@ -17,7 +17,7 @@ from msgspec import Meta
 from dht_atonce import errors
 from dht_atonce.errors import AtOnceError, ControlError
 
-__all__ = ["ControlClient", "Lookup", "Request", "Send", "Status", "serve"]
+__all__ = ["AddContact", "ControlClient", "Lookup", "RemoveContact", "Request", "Send", "Status", "serve"]
 
 SOCKET = "control.sock"
 _MAX_LINE = 256 * 1024
@@ -64,7 +64,30 @@ class Send(msgspec.Struct, tag="send", tag_field="op"):
         return (self.timeout_s or _SEND_S) + _SPARE_S
 
 
-Request = Status | Lookup | Send
+class AddContact(msgspec.Struct, tag="add_contact", tag_field="op"):
+    """Know a peer from now on."""
+
+    peer: PeerText
+    name: Annotated[str, Meta(max_length=64)] = ""
+
+    @property
+    def patience_s(self) -> float:
+        """How long the answer may take."""
+        return _SPARE_S
+
+
+class RemoveContact(msgspec.Struct, tag="remove_contact", tag_field="op"):
+    """Know a peer no longer; ends its link if only contacts are accepted."""
+
+    peer: PeerText
+
+    @property
+    def patience_s(self) -> float:
+        """How long the answer may take."""
+        return _SPARE_S
+
+
+Request = Status | Lookup | Send | AddContact | RemoveContact
 Handler = Callable[[Request], Awaitable[dict[str, Any]]]
 
 _DECODER = msgspec.json.Decoder(Request)

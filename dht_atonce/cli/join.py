@@ -42,6 +42,9 @@ def join(
     udp_port: UdpPort = 0,
     keep_trying: Annotated[bool, typer.Option("--keep-trying", help="Go on trying if nobody answers.")] = False,
     alone: Annotated[bool, typer.Option("--alone", help="Begin a network if there is no other way in.")] = False,
+    contacts_only: Annotated[
+        bool, typer.Option("--contacts-only", help="Refuse whoever is none of: atonce contacts list.")
+    ] = False,
     k: Annotated[
         int | None,
         typer.Option("--k", metavar="K", min=1, max=64, help="With --alone: copies of each record. Default: 20."),
@@ -63,7 +66,7 @@ def join(
             raise typer.BadParameter("--k and --local go with --alone; of a network that there is, its seed tells them")
         check_way_in(folder, seed)
     ports = checked_port(port, "--port"), checked_port(udp_port, "--udp-port")
-    main = _join(folder, seed, chosen, checked_ips(listen), ports, keep_trying, alone, json)
+    main = _join(folder, seed, chosen, checked_ips(listen), ports, keep_trying, alone, contacts_only, json)
     run(main, until_signal=True)
 
 
@@ -75,6 +78,7 @@ async def _join(
     ports: tuple[int, int],
     keep_trying: bool,
     alone: bool,
+    contacts_only: bool,
     as_json: bool,
 ) -> int:
     began = time.perf_counter()
@@ -94,6 +98,7 @@ async def _join(
             udp_port=ports[1],
             alone=alone,
             keep_trying=keep_trying,
+            accept="contacts" if contacts_only else None,
             on_event=on_event,
         )
         async with opening as peer:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dht_atonce.cli import ids, sim
+from dht_atonce.cli import contacts, ids, sim
 from dht_atonce.cli.ask import lookup, send, status
 from dht_atonce.cli.demo import demo
 from dht_atonce.cli.join import join
@@ -59,6 +59,7 @@ app.command(short_help="Run a peer: be found, print messages.")(join)
 app.command(short_help="Find a peer: its status and addresses.")(lookup)
 app.command(short_help="Send a message to a peer.")(send)
 app.command(short_help="Show how a running peer or seed is.")(status)
+app.add_typer(contacts.app, name="contacts", short_help="Keep whom you know, and let in nobody else.")
 app.add_typer(ids.app, name="id", short_help="Make and show identities.")
 app.add_typer(sim.app, name="sim", short_help="Simulate networks of thousands of peers.")
 app.command(short_help="Show a network at work, and that it outlives its seed.")(demo)

@@ -27,6 +27,7 @@ from dht_atonce.identity import PeerId
 from dht_atonce.links import Link, LinkNet, LinkPort
 from dht_atonce.messaging.frames import Bye, ByeCode, Frame, Hello, MessageFrame, read_frame, write_frame
 from dht_atonce.messaging.pair import Pair, PeerLink
+from dht_atonce.messaging.refusals import Refusals
 from dht_atonce.records import PresenceRecord, RecordParser
 from dht_atonce.tasks import TaskGroup
 
@@ -106,6 +107,7 @@ class Linking:
         self._find = find
         self._config = config
         self._counters = counters
+        self.refusals = Refusals(config)
         self._open: dict[PeerLink, None] = {}
         self._tasks = TaskGroup()
         self._dials = asyncio.Semaphore(config.max_dials)
@@ -231,8 +233,11 @@ class Linking:
     def _on_link(self, link: Link) -> None:
         if self._closed:
             link.close()
-        else:
-            self._begin(link, None)
+            return
+        peer_link = self._begin(link, None)
+        if self.refusals.is_spent(link.curve_key, self._loop.time()):
+            self._counters["hello.refused_unread"] += 1
+            self._bye(peer_link, ByeCode.NOT_ACCEPTED, "")
 
     def _begin(self, link: Link, greeted: "asyncio.Future[None] | None") -> PeerLink:
         peer_link = PeerLink(link, greeted)
@@ -330,6 +335,7 @@ class Linking:
             return
         if peer_link.greeted is None and not self.accept(record.peer_id):
             self._counters["hello.not_accepted"] += 1
+            self.refusals.on_refused(record.peer_id.curve_key, self._loop.time())
             self._bye(peer_link, ByeCode.NOT_ACCEPTED, "")
             return
         pair = self._keeper.pair(record.peer_id)

@@ -96,6 +96,7 @@ class Messenger:
     def set_accept(self, accept: Accept) -> None:
         """From now on only those may reach us whom `accept` lets; links of others are ended."""
         self.linking.accept = accept
+        self.linking.refusals.clear()
         for peer_id, pair in list(self._pairs.items()):
             if pair.link is not None and not accept(peer_id):
                 self.linking.end(pair, ByeCode.NOT_ACCEPTED, "")
@@ -129,8 +130,8 @@ class Messenger:
         `MessageTooLarge`, `QueueFull`, `PeerClosed`.
         """
         config = self.config
-        if len(data) > config.max_message_bytes:
-            limit = config.max_message_bytes
+        limit = config.max_message_bytes if kind == Kind.MESSAGE else config.max_service_bytes
+        if len(data) > limit:
             raise MessageTooLarge(f"a message has at most {limit} bytes, this has {len(data)}")
         if self._closed:
             raise PeerClosed("this peer is closed")
