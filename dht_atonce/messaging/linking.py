@@ -8,6 +8,7 @@ which the other side must have lost.
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Protocol
 
 from dht_atonce.config import MessagingConfig
@@ -200,7 +201,7 @@ class Linking:
         peer_link = PeerLink(link, greeted)
         self._open[peer_link] = None
         peer_link.timer = self._loop.call_later(self._config.hello_timeout_s, self._on_no_hello, peer_link)
-        link.start(lambda data: self._on_frame(peer_link, data), lambda reason: self._on_closed(peer_link, reason))
+        link.start(partial(self._on_frame, peer_link), partial(self._on_closed, peer_link))
         return peer_link
 
     def _on_no_hello(self, peer_link: PeerLink) -> None:
