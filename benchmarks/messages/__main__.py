@@ -128,7 +128,7 @@ def _result(trials: list[Trial], verdicts: list[Verdict], load: tuple[float, flo
         "trials": [
             {"plan": asdict(t.plan), "figures": t.figures, "skipped": t.skipped, "failed": t.failed} for t in trials
         ],
-        "targets": [{"text": v.target.text, "figure": v.figure, "held": v.held} for v in verdicts],
+        "targets": [{"text": v.target.text, "figure": v.figure, "held": v.held, "best": v.best} for v in verdicts],
     }
 
 

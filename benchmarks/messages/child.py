@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -31,6 +32,9 @@ def main() -> None:
             _say({"figures": _run(plan, lambda: _near(plan))})
     except Skipped as skipped:
         _say({"skipped": str(skipped)})
+    except Exception:
+        traceback.print_exc()
+        os._exit(1)
     os._exit(0)  # threads of some rivals would take their time
 
 
@@ -79,7 +83,10 @@ async def _near(plan: Plan) -> Figures:
     )
     assert far.stdout is not None
     Clock.far_pid = far.pid
-    info: Info = json.loads(far.stdout.readline() or '{"skipped": "the far process ended"}')
+    line = far.stdout.readline()
+    if not line:
+        raise RuntimeError("the far process ended")
+    info: Info = json.loads(line)
     if "skipped" in info:
         raise Skipped(info["skipped"])
     if hasattr(module, "near"):

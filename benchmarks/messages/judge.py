@@ -85,6 +85,8 @@ class Verdict(NamedTuple):
     figure: float | None
     held: bool | None
     """None: it was not measured."""
+    best: float | None
+    """The same of the best slices: what it is when nobody else wants the machine. It decides nothing."""
 
 
 def figures_of(trials: list[Trial], rival: str, row: str, measure: str) -> dict[int, float]:
@@ -112,5 +114,6 @@ def judge(trials: list[Trial]) -> list[Verdict]:
         else:
             figures = figures_of(trials, target.rival, target.row, target.measure)
             figure = median(figures.values()) if figures else None
-        verdicts.append(Verdict(target, figure, None if figure is None else target.holds(figure)))
+        best = ratio(trials, target.rival, target.row, f"best_{target.measure}") if target.against_raw else None
+        verdicts.append(Verdict(target, figure, None if figure is None else target.holds(figure), best))
     return verdicts

@@ -17,7 +17,8 @@ def show(console: Console, trials: list[Trial], verdicts: list[Verdict]) -> None
     for verdict in verdicts:
         if verdict.held is not None:
             mark = "[green]held  [/]" if verdict.held else "[red]missed[/]"
-            console.print(f"{mark} {verdict.target.text}: {verdict.figure:.2f}")
+            best = "" if verdict.best is None else f" (best slices {verdict.best:.2f})"
+            console.print(f"{mark} {verdict.target.text}: {verdict.figure:.2f}{best}")
     for reason in _reasons(trials):
         console.print(f"[dim]{reason}[/]")
 

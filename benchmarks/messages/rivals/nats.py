@@ -47,9 +47,7 @@ class _Nats:
     async def _open(self, port: int, own: str, to: str) -> Channel:
         client = await self._nats.connect(f"nats://127.0.0.1:{port}")
         subjects = _Subjects(client, to)
-        await client.subscribe(
-            own, cb=subjects.on_message, pending_msgs_limit=_NO_LIMIT, pending_bytes_limit=_NO_LIMIT
-        )
+        await client.subscribe(own, cb=subjects.on_message, pending_msgs_limit=_NO_LIMIT, pending_bytes_limit=_NO_LIMIT)
         await client.flush()
         return subjects
 

@@ -131,16 +131,16 @@ async def _one_way(plan: Plan, messenger: Messenger, to: PeerId, data: bytes) ->
 
 
 async def _acked(plan: Plan, messenger: Messenger, to: PeerId, data: bytes, in_flight: int) -> Figures:
-    clock, count, is_over = Clock(plan), 0, False
+    clock, count, is_over, slice_ = Clock(plan), 0, False, CHUNK // 4
 
     async def worker() -> None:
         nonlocal count, is_over
         while not is_over:
             await messenger.send(to, data)
             count += 1
-            if count == CHUNK:
+            if count == slice_:
                 count = 0
-                is_over |= clock.is_over(CHUNK)
+                is_over |= clock.is_over(slice_)
 
     await asyncio.gather(*(worker() for _ in range(in_flight)))
     return clock.rate

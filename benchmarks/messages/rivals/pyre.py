@@ -56,7 +56,7 @@ class _Pyre:
                 continue
             event = self._node.recv()
             met = uuid.UUID(bytes=event[1])
-            if event[0] == b"ENTER" and met in (wanted, None) or (event[0] == b"ENTER" and wanted is None):
+            if (event[0] == b"ENTER" and met in (wanted, None)) or (event[0] == b"ENTER" and wanted is None):
                 return met
         raise Skipped("its beacons do not arrive on this machine's loopback")
 

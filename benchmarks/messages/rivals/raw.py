@@ -110,10 +110,10 @@ def _acked(plan: Plan, dealer: Socket, data: bytes, in_flight: int) -> Figures:
     for _ in range(in_flight):
         send(data)
     while True:
-        for _ in range(CHUNK):
+        for _ in range(CHUNK // 4):
             recv()
             send(data)
-        if clock.is_over(CHUNK):
+        if clock.is_over(CHUNK // 4):
             return clock.rate
 
 

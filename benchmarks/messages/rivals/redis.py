@@ -1,5 +1,6 @@
-"""Redis, publish and subscribe over a broker: 50 messages per pipeline, or whatever there is when somebody waits."""
+"""Redis, publish and subscribe over a broker, pipelined: while one pipeline is under way, the next one is filled."""
 
+import asyncio
 from typing import Any
 
 from benchmarks.messages.rival import Channel, Info, Skipped
@@ -7,33 +8,37 @@ from benchmarks.messages.rivals.brokers import start_broker
 
 __all__ = ["make"]
 
-_PIPELINED = 50
+_MANY = 1000  # messages that wait for a pipeline before the sender is held back
 
 
 class _Channels:
     def __init__(self, client: Any, messages: Any, to: str) -> None:
-        self._pipeline = client.pipeline(transaction=False)
+        self._client = client
         self._messages = messages
         self._to = to
-        self._queued = 0
+        self._waiting: list[bytes] = []
+        self._flushing: asyncio.Task[None] | None = None
 
     async def send(self, data: bytes) -> None:
-        self._pipeline.publish(self._to, data)
-        self._queued += 1
-        if self._queued >= _PIPELINED:
-            await self._flush()
+        self._waiting.append(data)
+        if self._flushing is None or self._flushing.done():
+            self._flushing = asyncio.create_task(self._flush())
+        if len(self._waiting) >= _MANY:
+            await self._flushing
 
     async def recv(self) -> bytes:
-        if self._queued:
-            await self._flush()
         while True:
             message = await self._messages.parse_response(block=True)
             if message[0] == b"message":
                 return message[2]  # type: ignore[no-any-return]
 
     async def _flush(self) -> None:
-        self._queued = 0
-        await self._pipeline.execute()
+        while self._waiting:
+            waiting, self._waiting = self._waiting, []
+            pipeline = self._client.pipeline(transaction=False)
+            for data in waiting:
+                pipeline.publish(self._to, data)
+            await pipeline.execute()
 
 
 class _Redis:
@@ -42,7 +47,7 @@ class _Redis:
         self._far: Channel | None = None
 
     async def listen(self) -> Info:
-        limits = "--client-output-buffer-limit pubsub 0 0 0 --save".split()
+        limits = ["--client-output-buffer-limit", "pubsub", "0", "0", "0", "--save"]
         port = await start_broker("redis-server", "--port", "PORT", "--bind", "127.0.0.1", *limits, "")
         self._far = await self._open(port, "to-far", "to-near")
         return {"port": port}

@@ -33,20 +33,21 @@ class _Far:
 
 class _ZmqAsyncio:
     def __init__(self) -> None:
+        self._keys = zmq.curve_keypair()
         self._context: Any = zmq.asyncio.Context()
         self._router: Any = None
 
     def _socket(self, kind: int) -> Any:
         sock = self._context.socket(kind)
         sock.set_hwm(_HIGH_WATER_MARK)
-        sock.curve_publickey, sock.curve_secretkey = zmq.curve_keypair()
+        sock.curve_publickey, sock.curve_secretkey = self._keys
         return sock
 
     async def listen(self) -> Info:
         self._router = self._socket(zmq.ROUTER)
         self._router.curve_server = True
         self._router.bind("tcp://127.0.0.1:*")
-        return {"at": self._router.last_endpoint.decode(), "key": self._router.curve_publickey.decode()}
+        return {"at": self._router.last_endpoint.decode(), "key": self._keys[0].decode()}
 
     async def accept(self) -> Channel:
         return _Far(self._router)
