@@ -271,8 +271,9 @@ class MessagingConfig:
     """Delivery from peer to peer."""
 
     max_message_bytes: int = 60_000
-    window_messages: int = 8192
-    """Messages towards one peer that wait for their acknowledgement; further ones wait to be sent."""
+    window_messages: int = 16_384
+    """Messages towards one peer that wait for their acknowledgement; further ones wait to be sent. As many as one
+    sender may have in an inbox: with half of it a busy machine's pauses leave the sender idle."""
     window_bytes: int = 4 << 20
     first_window: int = 1024
     """So many may be sent to somebody new before it says how much room it has. Part of the protocol."""

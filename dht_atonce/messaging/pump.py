@@ -74,7 +74,7 @@ class Pump:
 
     def kick(self) -> None:
         """Due after each send, which may have swallowed that something arrived."""
-        # Within a drain the socket is read until it is dry anyway. Else asking at once costs a tenth of another turn of
+        # Within a drain the socket is read until it is dry anyway. Else asking at once costs less than another turn of
         # the loop; and where something is found, there will be more: then many sends cost as one.
         if not (self._draining or self._scheduled) and self._get(_EVENTS) & _POLLIN:
             self._look_again()

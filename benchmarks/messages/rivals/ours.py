@@ -29,7 +29,7 @@ _NETWORK = NetworkConfig.local_network("bench")
 _PARSER = RecordParser(_NETWORK)
 _HERE = Address("127.0.0.1", 0)
 _STRIDE = 512  # messages that the sender of a stream posts in one turn of the loop
-_AHEAD = 16  # strides between the last one and the one whose acknowledgement is waited for
+_AHEAD = 32  # strides between the last one and the one whose acknowledgement is waited for
 
 
 class _Person:
