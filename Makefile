@@ -74,7 +74,7 @@ bench-dht: $(STAMP) ## Measure the DHT beside rivals on real sockets (six minute
 	@$(BIN)/python -m benchmarks.dht $(ARGS)
 
 .PHONY: bench
-bench: $(STAMP) ## Measure messages between two processes beside rivals (six minutes; ARGS=--quick: one)
+bench: $(STAMP) ## Measure messages between two processes beside rivals (ten minutes at most; ARGS=--quick: two)
 	@$(BIN)/python -m benchmarks.messages $(ARGS)
 
 # Debian's modules run under Debian's Python; the wheel of libtorrent comes with `make bench-dht`. The rivals in messaging
