@@ -79,11 +79,24 @@ bench-dht: $(STAMP) ## Measure the DHT beside rivals on real sockets (six minute
 	@$(BIN)/python $(PIP_INSTALL) --editable '.[bench]' --constraint constraints.txt || echo "libtorrent is left out"
 	@$(BIN)/python -m benchmarks.dht $(ARGS)
 
-# Debian's modules run under Debian's Python; the wheel of libtorrent comes with `make bench-dht`.
+.PHONY: bench
+bench: $(STAMP) ## Measure messages between two processes beside rivals (ten minutes at most; ARGS=--quick: two)
+	@$(BIN)/python -m benchmarks.messages $(ARGS)
+
+# Debian's modules run under Debian's Python; the wheel of libtorrent comes with `make bench-dht`. The rivals in messaging
+# bring eighty packages along, so they have an environment of their own.
+MESSAGE_RIVALS := benchmarks/messages/rivals/venv
+
 .PHONY: bench-rivals
-bench-rivals: ## Install the rivals that pip has not: OpenDHT and libtorrent (apt-get), hyperdht (npm)
-	@if command -v apt-get >/dev/null; then apt-get install -y python3-opendht python3-libtorrent python3-nacl || true; \
-	else echo "no apt-get here: OpenDHT is left out"; fi
+bench-rivals: $(STAMP) ## Install the rivals of both benchmarks (apt-get, pip, npm), as far as they are to be had
+	@if command -v apt-get >/dev/null; then \
+		apt-get install -y python3-opendht python3-libtorrent python3-nacl || true; \
+		apt-get install -y --no-install-recommends nats-server redis-server || true; \
+	else echo "no apt-get here: OpenDHT is left out, and NATS and Redis unless they are installed"; fi
+	@$(BIN)/python -m venv $(MESSAGE_RIVALS)
+	@for package in nats-py redis websockets zeromq-pyre libp2p; do \
+		$(MESSAGE_RIVALS)/bin/python $(PIP_INSTALL) $$package || echo "$$package is left out"; \
+	done
 	@if command -v npm >/dev/null; then npm install --prefix benchmarks/dht/rivals --no-audit --no-fund; \
 	else echo "no npm here: hyperdht is left out"; fi
 
@@ -113,5 +126,5 @@ constraints: ## Renew constraints.txt
 
 .PHONY: clean
 clean: ## Remove .venv and all else that was made here
-	rm -rf $(VENV) benchmarks/results benchmarks/dht/rivals/node_modules build dist htmlcov .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) benchmarks/results benchmarks/dht/rivals/node_modules $(MESSAGE_RIVALS) build dist htmlcov .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

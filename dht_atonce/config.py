@@ -300,8 +300,9 @@ class MessagingConfig:
     max_message_bytes: int = 60_000
     max_service_bytes: int = 60_400
     """A message of another kind than the app's: as many bytes of the app, and what the service writes round them."""
-    window_messages: int = 8192
-    """Messages towards one peer that wait for their acknowledgement; further ones wait to be sent."""
+    window_messages: int = 16_384
+    """Messages towards one peer that wait for their acknowledgement; further ones wait to be sent. As many as one
+    sender may have in an inbox: with half of it a busy machine's pauses leave the sender idle."""
     window_bytes: int = 4 << 20
     first_window: int = 1024
     """So many may be sent to somebody new before it says how much room it has. Part of the protocol."""

@@ -21,10 +21,15 @@ from dht_atonce.errors import (
 )
 from dht_atonce.messaging.frames import Bye, ByeCode, Frame, Hello, write_frame
 from dht_atonce.messaging.inbox import Message
+from dht_atonce.messaging.receipts import State
 from dht_atonce.records import GONE
 
 CONFIG = MessagingConfig()
 ALICE, BOB, CAROL, DAVE, MALLORY = range(1, 6)
+
+
+def void(_: object) -> None:
+    """For handlers, which return nothing."""
 
 
 # --- the plain case ---
@@ -379,6 +384,116 @@ def test_who_is_full_towards_one_can_send_to_others() -> None:
 
 
 # --- nobody waits any more ---
+
+
+def test_the_same_is_said_to_many() -> None:
+    async def main() -> None:
+        async with Town() as town:
+            alice, bob, carol = (town.person(number) for number in (ALICE, BOB, CAROL))
+            for _ in range(2):  # without links, and with them
+                receipts = alice.messenger.post_many([carol.id, bob.id, alice.id], b"all of you")
+                await asyncio.gather(*receipts)
+            for person in (alice, bob, carol):
+                assert person.heard == [b"all of you"] * 2
+
+    virtual(main())
+
+
+def test_what_is_said_to_many_in_one_turn_travels_together() -> None:
+    async def main() -> None:
+        async with Town() as town:
+            alice, bob = town.person(ALICE), town.stranger(BOB)
+            bob.listen(lambda wire: wire.say(hello=bob.hello()))
+            receipts = [alice.messenger.post_many([bob.id], b"%d" % n)[0] for n in range(100)]
+            await until(lambda: bob.wires and bob.wires[0].messages)
+            assert [frame.messages for frame in bob.wires[0].heard if frame.messages] == [
+                [b"%d" % n for n in range(100)]
+            ]
+            assert {receipt.state for receipt in receipts} == {State.SENT}
+
+    virtual(main())
+
+
+def test_of_many_one_with_a_full_queue_holds_up_nobody() -> None:
+    async def main() -> None:
+        async with Town() as town:
+            config = replace(CONFIG, max_waiting=1)
+            alice, bob, carol = town.person(ALICE, config=config), town.person(BOB), town.person(CAROL)
+            alice.messenger.post(bob.id, b"first")
+            full, fine = alice.messenger.post_many([bob.id, carol.id], b"second")
+            assert full.state is State.EXPIRED
+            with pytest.raises(QueueFull, match=bob.id.short):
+                await full
+            await fine
+            assert (bob.heard, carol.heard) == ([b"first"], [b"second"])
+
+    virtual(main())
+
+
+def test_who_is_closed_or_says_too_much_says_nothing_to_many() -> None:
+    async def main() -> None:
+        async with Town() as town:
+            alice, bob = town.person(ALICE), town.person(BOB)
+            with pytest.raises(MessageTooLarge):
+                alice.messenger.post_many([bob.id], bytes(CONFIG.max_message_bytes + 1))
+            await alice.aclose()
+            for post in (alice.messenger.post_many, lambda to, data: alice.messenger.post(to[0], data)):
+                with pytest.raises(PeerClosed):
+                    post([bob.id], b"m")
+
+    virtual(main())
+
+
+def test_an_app_may_be_called_instead_of_reading() -> None:
+    async def main() -> None:
+        async with Town() as town:
+            alice, bob = town.person(ALICE), town.person(BOB)
+            called: list[Message] = []
+            bob.messenger.on_message(called.append)
+            await alice.send(bob, b"one")
+            assert (called, bob.got) == ([Message(alice.id, b"one")], [])
+            bob.messenger.on_message(None)
+            await alice.send(bob, b"two")
+            assert (called, bob.heard) == ([Message(alice.id, b"one")], [b"two"])
+            assert bob.counters["messaging.received"] == 2
+
+    virtual(main())
+
+
+def test_an_answer_from_within_a_handler_travels_with_the_acknowledgement() -> None:
+    async def main() -> None:
+        async with Town() as town:
+            alice, bob = town.stranger(ALICE), town.person(BOB)
+            bob.messenger.on_message(lambda message: void(bob.messenger.post(message.sender, message.data[::-1])))
+            wire = await alice.dial(bob)
+            wire.say(hello=alice.hello())
+            await until(lambda: wire.hellos)
+            before = len(wire.heard)
+            wire.say(b"ping")
+            await until(lambda: wire.messages)
+            (frame,) = wire.heard[before:]
+            assert (frame.ack, frame.messages) == (1, [b"gnip"])
+
+    virtual(main())
+
+
+def test_a_handler_that_raises_is_told_of_and_called_again() -> None:
+    async def main() -> None:
+        async with Town() as town:
+            alice, bob = town.person(ALICE), town.person(BOB)
+            told: list[object] = []
+            asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["exception"]))
+            error, called = ValueError("no"), list[bytes]()
+
+            def callback(message: Message) -> None:
+                called.append(message.data)
+                raise error
+
+            bob.messenger.on_message(callback)
+            await asyncio.gather(alice.sending(bob, b"one"), alice.sending(bob, b"two"))
+            assert (called, told) == ([b"one", b"two"], [error, error])
+
+    virtual(main())
 
 
 def test_a_send_that_is_cancelled_before_it_left_is_dropped() -> None:

@@ -20,7 +20,7 @@ from dht_atonce.endpoints import Address, Family
 from dht_atonce.errors import NoFamily, PortInUse
 from dht_atonce.links import OnLink
 from dht_atonce.messaging.curve_link import LINGER_MS, TOKEN_SIZE, VERSION, CurveLink, Shared, zmq_endpoint
-from dht_atonce.messaging.pump import Monitor, Pump, Socket
+from dht_atonce.messaging.pump import NOBLOCK, SNDMORE_NOBLOCK, Monitor, Pump, Socket, sender
 from dht_atonce.messaging.zap import ZAP_DOMAIN, Admission
 
 __all__ = ["Listener", "first_routing_id"]
@@ -86,6 +86,7 @@ class Listener:
             router.set(zmq.USE_FD, listening.fileno())
             router.bind(zmq_endpoint(self.address))
             listening.detach()
+        self._send = sender(router)
         self._pump = Pump(router, self._read_one, shared.config.drain)
 
     # --- connections ---
@@ -150,11 +151,11 @@ class Listener:
     def _read_one(self) -> bool:
         router = self._router
         try:
-            routing_id = router.recv(zmq.NOBLOCK)
+            routing_id = router.recv(NOBLOCK)
         except zmq.Again:
             return False
         # libzmq hands over whole messages only. A Frame says whether more follow for less than asking the socket costs.
-        frame = router.recv(zmq.NOBLOCK, copy=False)
+        frame = router.recv(NOBLOCK, copy=False)
         link = self._links.get(routing_id)
         if frame.more:
             self._counters["link.multipart"] += 1
@@ -212,7 +213,7 @@ class Listener:
     def write(self, routing_id: bytes, frame: bytes) -> bool:
         """Queue a frame for a connection. False: its queue is full, or it is gone."""
         try:
-            self._router.send(routing_id, zmq.SNDMORE | zmq.NOBLOCK)
+            self._send(routing_id, SNDMORE_NOBLOCK)
         except zmq.ZMQError as error:
             if error.errno not in (errno.EAGAIN, errno.EHOSTUNREACH):
                 raise
@@ -220,7 +221,7 @@ class Listener:
             if link is not None and error.errno == errno.EHOSTUNREACH:
                 self._loop.call_soon(link.end, "the connection is lost")
             return False
-        self._router.send(frame, zmq.NOBLOCK)
+        self._send(frame, NOBLOCK)
         self._pump.kick()
         return True
 

@@ -99,7 +99,7 @@ class Window(WireStruct, tag=_WINDOW, frozen=True):
 Special = Hello | Bye | Held | Window
 
 
-class MessageFrame(NamedTuple):
+class MessageFrame(msgspec.Struct, frozen=True, gc=False):
     """A frame as it was read: known specials only."""
 
     kind: int
@@ -130,6 +130,8 @@ def write_frame(frame: Frame) -> bytes:
 def read_frame(data: bytes) -> MessageFrame:
     """Read a frame; specials with a tag that we do not know are left out. Raises `WireError`."""
     frame = decode(_FRAME_DECODER, data)
+    if not frame.specials:
+        return MessageFrame(frame.kind, frame.seq0, frame.ack, frame.messages, [])
     specials: list[Special] = []
     for raw in frame.specials:
         fields = decode(_TAG_DECODER, bytes(raw))

@@ -19,16 +19,28 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     data: bytes
 
 
+class _Share:
+    """What waits of one sender."""
+
+    __slots__ = ("count", "size")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.size = 0
+        """Bytes."""
+
+
 class _Chunk:
     """Messages of one sender that came together, the next one to be read last."""
 
-    __slots__ = ("count", "messages", "sender", "size")
+    __slots__ = ("count", "messages", "sender", "share", "size")
 
-    def __init__(self, sender: PeerId, messages: list[bytes]) -> None:
+    def __init__(self, sender: PeerId, messages: list[bytes], share: _Share) -> None:
         self.sender = sender
         self.messages = messages[::-1]
         self.count = len(messages)
         self.size = sum(map(len, messages))
+        self.share = share
 
 
 class Inbox:
@@ -41,13 +53,14 @@ class Inbox:
     def __init__(self, config: MessagingConfig) -> None:
         self.on_read: Callable[[], None] | None = None
         self._config = config
+        self._many_bytes = config.inbox_bytes // 4
         self._chunks: deque[_Chunk] = deque()
         # Chunks are counted out when all of them is read.
         self._count = self._bytes = 0
-        self._shares: dict[PeerId, tuple[int, int]] = {}
-        """Messages and bytes of each sender."""
+        self._shares: dict[PeerId, _Share] = {}
         self._closed = False
-        self._arrived = asyncio.Event()
+        self._readers: list[asyncio.Future[None]] = []
+        """Those who wait for messages."""
 
     def __len__(self) -> int:
         head = self._chunks[0] if self._chunks else None
@@ -58,30 +71,37 @@ class Inbox:
         config = self._config
         if self._closed:
             return 0
-        share, size = self._shares.get(sender, (0, 0))
+        held = self._shares.get(sender)
+        share, size = (held.count, held.size) if held is not None else (0, 0)
         free = config.inbox_messages - self._count
-        if self._bytes > config.inbox_bytes // 4:
+        if self._bytes > self._many_bytes:
             # Going by the mean size of what is here.
             free = min(free, (config.inbox_bytes - self._bytes) * self._count // self._bytes)
         room = (free - share) // 2  # each message makes the share larger and what is free smaller
+        if room >= config.frame_messages:
+            return room
         return max(room, config.frame_messages - share if size < config.frame_bytes else 0, 0)
 
     def put(self, sender: PeerId, messages: list[bytes]) -> None:
         """Add messages for which there was room."""
         if not messages:
             return
-        chunk = _Chunk(sender, messages)
+        share = self._shares.get(sender)
+        if share is None:
+            share = self._shares[sender] = _Share()
+        chunk = _Chunk(sender, messages, share)
         self._chunks.append(chunk)
         self._count += chunk.count
         self._bytes += chunk.size
-        share, size = self._shares.get(sender, (0, 0))
-        self._shares[sender] = (share + chunk.count, size + chunk.size)
-        self._arrived.set()
+        share.count += chunk.count
+        share.size += chunk.size
+        if self._readers:
+            self._wake()
 
     def close(self) -> None:
         """No more messages; readers end when they have read what is there."""
         self._closed = True
-        self._arrived.set()
+        self._wake()
 
     async def read(self) -> AsyncIterator[Message]:
         """All messages, as they come. Several readers share them out."""
@@ -97,16 +117,27 @@ class Inbox:
                     self._count_out(chunk)
             if self._closed:
                 return
-            self._arrived.clear()
-            await self._arrived.wait()
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._readers.append(waiter)
+            try:
+                await waiter
+            finally:
+                if waiter in self._readers:  # cancelled
+                    self._readers.remove(waiter)
+
+    def _wake(self) -> None:
+        readers, self._readers = self._readers, []
+        for waiter in readers:
+            if not waiter.done():
+                waiter.set_result(None)
 
     def _count_out(self, chunk: _Chunk) -> None:
         self._count -= chunk.count
         self._bytes -= chunk.size
-        share, size = self._shares[chunk.sender]
-        if share > chunk.count:
-            self._shares[chunk.sender] = (share - chunk.count, size - chunk.size)
-        else:
+        share = chunk.share
+        share.count -= chunk.count
+        share.size -= chunk.size
+        if not share.count:
             del self._shares[chunk.sender]
         if self.on_read is not None:
             self.on_read()

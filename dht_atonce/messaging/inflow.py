@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from dht_atonce.config import MessagingConfig
 
-__all__ = ["Inflow", "Taken"]
+__all__ = ["Inflow", "Room", "Taken"]
 
 Messages = Sequence[bytes | None]
 Room = Callable[[int], int]
@@ -55,6 +55,8 @@ class Inflow:
     @property
     def held(self) -> list[tuple[int, int]]:
         """(first, count) of what waits behind gaps, at most 16 of them."""
+        if not self._held:
+            return []
         return [(first, len(messages)) for first, (_, messages) in sorted(self._held.items())[:16]]
 
     def on_messages(self, kind: int, seq0: int, messages: Messages, room: Room) -> list[Taken]:
@@ -90,7 +92,8 @@ class Inflow:
     def limit(self, room: int) -> int | None:
         """The highest number for which there is room, if the sender should hear of it; to be sent when it is given."""
         limit = self.expected - 1 + room
-        if limit - self._told < max(1, min(self._config.window_step, room // 2)):
+        more = limit - self._told
+        if more < 1 or (more < self._config.window_step and more < room // 2):
             return None
         self._told = limit
         return limit
@@ -125,7 +128,7 @@ class Inflow:
         if count < len(new):
             new = new[:count]
         if new:
-            whole = [message for message in new if message is not None] if None in new else list(new)
+            whole = [message for message in new if message is not None] if None in new else new
             if whole:
                 taken.append(Taken(kind, self.expected, whole))  # type: ignore[arg-type]
             self.expected += len(new)

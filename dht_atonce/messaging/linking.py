@@ -9,6 +9,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from enum import Enum
+from functools import partial
 from typing import Protocol
 
 from dht_atonce.config import MessagingConfig
@@ -243,7 +244,7 @@ class Linking:
         peer_link = PeerLink(link, greeted)
         self._open[peer_link] = None
         peer_link.timer = self._loop.call_later(self._config.hello_timeout_s, self._on_no_hello, peer_link)
-        link.start(lambda data: self._on_frame(peer_link, data), lambda _: self._on_closed(peer_link, Ended.BROKEN))
+        link.start(partial(self._on_frame, peer_link), lambda _: self._on_closed(peer_link, Ended.BROKEN))
         return peer_link
 
     def _on_no_hello(self, peer_link: PeerLink) -> None:

@@ -1,8 +1,8 @@
 """Messages between peers: queues them, runs a delivery over the link of each pair, hands over what arrives."""
 
 import asyncio
-from collections import Counter, OrderedDict
-from collections.abc import AsyncIterator, Callable
+from collections import Counter, OrderedDict, deque
+from collections.abc import AsyncIterator, Callable, Iterable
 from functools import partial
 
 from dht_atonce.config import MessagingConfig
@@ -23,27 +23,13 @@ from dht_atonce.messaging.inbox import Inbox, Message
 from dht_atonce.messaging.linking import Accept, Ended, FindPresence, Linking
 from dht_atonce.messaging.pair import Pair
 from dht_atonce.messaging.receipts import Batch, Receipt
-from dht_atonce.messaging.service import Service
+from dht_atonce.messaging.service import OnMessage, Service, ToCallback, ToInbox
 from dht_atonce.records import PresenceRecord, RecordParser
 
 __all__ = ["Messenger"]
 
 OnLinked = Callable[[PeerId, PresenceRecord], None]
 OnUnlinked = Callable[[PeerId, Ended], None]
-
-
-class _ToInbox:
-    """The service for plain messages."""
-
-    def __init__(self, inbox: Inbox, counters: Counter[str]) -> None:
-        self.room = inbox.room
-        self._put = inbox.put
-        self._counters = counters
-
-    def take(self, sender: PeerId, messages: list[bytes], confirm: Callable[[], None]) -> bool:
-        self._put(sender, messages)
-        self._counters["messaging.received"] += len(messages)
-        return True
 
 
 class Messenger:
@@ -72,13 +58,21 @@ class Messenger:
         self.when_unlinked: list[OnUnlinked] = []
         """Told of each link that is gone with no other in its place, and why."""
         self._own_incarnation = own_incarnation
-        self._services: dict[int, Service] = {Kind.MESSAGE: _ToInbox(self.inbox, self.counters)}
+        self._services: dict[int, Service] = {Kind.MESSAGE: ToInbox(self.inbox, self.counters)}
+        self._max_message_bytes = config.max_message_bytes
+        self._max_waiting, self._max_waiting_bytes = config.max_waiting, config.max_waiting_bytes
+        self._send_timeout_s = config.send_timeout_s
         self._pairs: OrderedDict[PeerId, Pair] = OrderedDict()
         # What must be kept of an idle pair: without it, a message whose acknowledgement was lost would come twice.
         self._memories: OrderedDict[PeerId, Memory] = OrderedDict()
         self._pressed: dict[Pair, None] = {}
         """Those whose senders had to be told of little room."""
         self._last: Pair | None = None
+        """The one to whom something was posted last; None when we are closed."""
+        self._unflushed: deque[Pair] = deque()
+        """Those with something to say at the end of this turn of the loop."""
+        self._now = 0.0
+        """When the first of them got something to say."""
         self._loop = asyncio.get_running_loop()
         self._closed = False
 
@@ -103,7 +97,7 @@ class Messenger:
 
     async def aclose(self) -> None:
         """End all links and fail what waits."""
-        self._closed = True
+        self._closed, self._last = True, None
         await self.linking.stop_dialling()
         for pair in self._pairs.values():
             if pair.link is not None:
@@ -129,23 +123,20 @@ class Messenger:
         If it is not acknowledged within `timeout_s` (default 10), it has expired, or its outcome is unknown. Raises
         `MessageTooLarge`, `QueueFull`, `PeerClosed`.
         """
-        config = self.config
-        limit = config.max_message_bytes if kind == Kind.MESSAGE else config.max_service_bytes
-        if len(data) > limit:
-            raise MessageTooLarge(f"a message has at most {limit} bytes, this has {len(data)}")
-        if self._closed:
-            raise PeerClosed("this peer is closed")
         pair = self._last
-        if pair is None or pair.peer_id is not to:
+        if pair is None or pair.peer_id is not to or len(data) > self._max_message_bytes:
+            self._check(data, kind)
             pair = self._last = self.pair(to)
         outflow = pair.outflow
-        if outflow.queued >= config.max_waiting or outflow.queued_bytes >= config.max_waiting_bytes:
-            raise QueueFull(f"{outflow.queued} messages to {to.short}… wait already; await receipts")
+        if outflow.queued >= self._max_waiting or outflow.queued_bytes >= self._max_waiting_bytes:
+            raise QueueFull(_full(pair))
+        if timeout_s is None:
+            timeout_s = self._send_timeout_s
         if pair.flushing:
-            return outflow.push(data, kind, pair.now + (config.send_timeout_s if timeout_s is None else timeout_s))
+            return outflow.push(data, kind, pair.now + timeout_s)
         pair.now = now = self._loop.time()
         is_alone = not outflow.queued
-        receipt = outflow.push(data, kind, now + (config.send_timeout_s if timeout_s is None else timeout_s))
+        receipt = outflow.push(data, kind, now + timeout_s)
         if pair.link is None:
             self._reach(pair)
         elif is_alone:
@@ -153,6 +144,31 @@ class Messenger:
         else:
             self._flush_soon(pair)
         return receipt
+
+    def post_many(
+        self, to: Iterable[PeerId], data: bytes, timeout_s: float | None = None, kind: int = Kind.MESSAGE
+    ) -> list[Receipt]:
+        """`post` the same to each of `to`; their receipts, in that order.
+
+        Nobody has to wait for another one: the receipt of whoever has too much waiting says so, and raises `QueueFull`
+        when it is awaited. Raises `MessageTooLarge`, `PeerClosed`.
+        """
+        self._check(data, kind)
+        if timeout_s is None:
+            timeout_s = self._send_timeout_s
+        receipts = []
+        for peer_id in to:
+            pair = self.pair(peer_id)
+            outflow = pair.outflow
+            if outflow.queued >= self._max_waiting or outflow.queued_bytes >= self._max_waiting_bytes:
+                refused = Batch(kind, 0.0)
+                refused.fate = (QueueFull, _full(pair))
+                receipts.append(Receipt(refused, 0))
+                continue
+            # What one turn of the loop says to somebody has one deadline, so that it can travel together.
+            self._flush_soon(pair)
+            receipts.append(outflow.push(data, kind, pair.now + timeout_s))
+        return receipts
 
     async def send(self, to: PeerId, data: bytes, timeout_s: float | None = None) -> None:
         """Deliver `data`: as `post`, and wait until it is in the queue of the other side's app.
@@ -174,6 +190,18 @@ class Messenger:
             return False
         receipt.batch.wake()
         return True
+
+    def on_message(self, callback: OnMessage | None) -> None:
+        """Have `callback` called with each message, in the moment in which it is read from its link, instead of having
+        it wait for `messages()`: the quickest way to an answer. None: no more.
+
+        It must not block. What it raises goes to the loop's exception handler. A message counts as delivered when it
+        returns.
+        """
+        if callback is None:
+            self.serve(Kind.MESSAGE, ToInbox(self.inbox, self.counters))
+        else:
+            self.serve(Kind.MESSAGE, ToCallback(callback, self.config, self.counters))
 
     # --- links ---
 
@@ -200,7 +228,8 @@ class Messenger:
             memory = self._memories.pop(peer_id, None)
             if len(self._pairs) >= self.config.max_pairs:
                 self._forget_idle()
-            pair = self._pairs[peer_id] = Pair(peer_id, self.config, self._own_incarnation, memory)
+            room = partial(self._room, peer_id)
+            pair = self._pairs[peer_id] = Pair(peer_id, self.config, self._own_incarnation, memory, room)
         self._pairs.move_to_end(peer_id)
         return pair
 
@@ -238,10 +267,11 @@ class Messenger:
 
     def on_frame(self, pair: Pair, frame: MessageFrame) -> None:
         """Of `PairKeeper`."""
-        inflow, before = pair.delivery.inflow, pair.outflow.delivered
-        taken, settled = pair.delivery.on_frame(frame, partial(self._room, pair.peer_id))
+        outflow, inflow = pair.outflow, pair.delivery.inflow
+        before = outflow.delivered
+        taken, settled = pair.delivery.on_frame(frame, pair.room)
         if settled:
-            self.counters["messaging.delivered"] += pair.outflow.delivered - before
+            self.counters["messaging.delivered"] += outflow.delivered - before
         for one in taken:
             service = self._services.get(one.kind)
             if service is None:
@@ -251,9 +281,17 @@ class Messenger:
         if frame.messages and inflow.expected < frame.seq0 + len(frame.messages):
             self.counters["messaging.not_taken"] += frame.seq0 + len(frame.messages) - inflow.expected
         self._wake(settled)
-        self._flush_soon(pair)
+        if inflow.ack_due or outflow.is_due:
+            self._flush_soon(pair)
 
     # --- inside ---
+
+    def _check(self, data: bytes, kind: int) -> None:
+        limit = self._max_message_bytes if kind == Kind.MESSAGE else self.config.max_service_bytes
+        if len(data) > limit:
+            raise MessageTooLarge(f"a message has at most {limit} bytes, this has {len(data)}")
+        if self._closed:
+            raise PeerClosed("this peer is closed")
 
     def _room(self, peer_id: PeerId, kind: int) -> int:
         service = self._services.get(kind)
@@ -314,8 +352,20 @@ class Messenger:
     def _flush_soon(self, pair: Pair) -> None:
         if not pair.flushing:
             pair.flushing = True
-            pair.now = self._loop.time()
-            self._loop.call_soon(self._flush, pair)
+            if not self._unflushed:
+                self._now = self._loop.time()
+                self._loop.call_soon(self._flush_all)
+            pair.now = self._now
+            self._unflushed.append(pair)
+
+    def _flush_all(self) -> None:
+        unflushed = self._unflushed
+        try:
+            while unflushed:
+                self._flush(unflushed.popleft())
+        finally:
+            if unflushed:
+                self._loop.call_soon(self._flush_all)
 
     def _flush(self, pair: Pair) -> None:
         pair.flushing = False
@@ -323,8 +373,8 @@ class Messenger:
         if peer_link is None:
             self._reach(pair) if pair.outflow.has_unsent and not self._closed else None
             return
-        delivery, send = pair.delivery, peer_link.link.send
-        now = peer_link.used_at = self._loop.time()
+        delivery, outflow, send = pair.delivery, pair.outflow, peer_link.link.send
+        now = peer_link.used_at = pair.now
         room = self.inbox.room(pair.peer_id)
         if room < self.config.window_step:
             self._pressed[pair] = None
@@ -334,6 +384,8 @@ class Messenger:
                 delivery.untake_frame(frame)
                 if pair.retry is None:
                     pair.retry = self._loop.call_later(self.config.unsent_retry_s, self._retry, pair)
+                break
+            if not outflow.has_more:
                 break
         self._arm(pair)
 
@@ -358,6 +410,11 @@ class Messenger:
         if outflow.deadline <= now:
             self._wake(outflow.on_timer(now))
             if pair.link is not None:
+                pair.now = now
                 self.counters["messaging.retransmits"] += 1
                 self._flush(pair)
         self._arm(pair)
+
+
+def _full(pair: Pair) -> str:
+    return f"{pair.outflow.queued} messages to {pair.peer_id.short}… wait already; await receipts"

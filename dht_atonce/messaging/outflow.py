@@ -35,26 +35,29 @@ class Outflow:
     """What goes to one peer. `base` is the lowest sequence number that is not acknowledged."""
 
     __slots__ = (
-        "_bytes",
         "_config",
         "_cursor",
         "_expiry",
         "_flight",
         "_flight_bytes",
+        "_frame_bytes",
+        "_frame_messages",
         "_limit",
         "_next_seq",
         "_open",
         "_probing",
-        "_queued",
         "_retransmit_at",
         "_retransmit_s",
         "_waiting",
         "base",
         "delivered",
+        "queued",
+        "queued_bytes",
     )
 
     def __init__(self, config: MessagingConfig, base: int = 1) -> None:
         self._config = config
+        self._frame_messages, self._frame_bytes = config.frame_messages, config.frame_bytes
         self.base = base
         self.delivered = 0
         """Messages that were ever acknowledged, withdrawn ones left out."""
@@ -65,7 +68,11 @@ class Outflow:
         """Batches that were sent and are not wholly acknowledged."""
         self._open: Batch | None = None
         """The last one that waits, while messages may still be added to it."""
-        self._queued = self._bytes = self._flight_bytes = 0
+        self.queued = 0
+        """Messages that are not acknowledged."""
+        self.queued_bytes = 0
+        """Of the same, with what msgpack adds."""
+        self._flight_bytes = 0
         self._cursor = 0
         """The place in flight of the batch to send next over the present link."""
         self._probing = False
@@ -76,19 +83,20 @@ class Outflow:
     # --- getters ---
 
     @property
-    def queued(self) -> int:
-        """Messages that are not acknowledged."""
-        return self._queued
-
-    @property
-    def queued_bytes(self) -> int:
-        """Of the same, with what msgpack adds."""
-        return self._bytes
-
-    @property
     def has_unsent(self) -> bool:
         """Whether something was never sent."""
         return bool(self._waiting)
+
+    @property
+    def has_more(self) -> bool:
+        """Whether `take` may have something to give."""
+        return bool(self._waiting) or self._cursor < len(self._flight)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether `take` has to be called: it may give something, or has to set when something is sent again."""
+        flight = self._flight
+        return bool(self._waiting) or (bool(flight) and (self._retransmit_at is None or self._cursor < len(flight)))
 
     @property
     def deadline(self) -> float:
@@ -105,8 +113,8 @@ class Outflow:
             batch is None
             or batch.kind != kind
             or batch.deadline != deadline
-            or batch.size + size > self._config.frame_bytes
-            or len(batch.messages) >= self._config.frame_messages
+            or batch.size + size > self._frame_bytes
+            or len(batch.messages) >= self._frame_messages
         ):
             batch = self._open = Batch(kind, deadline)
             self._waiting.append(batch)
@@ -116,8 +124,8 @@ class Outflow:
         receipt = Receipt(batch, len(messages))
         messages.append(data)
         batch.size += size
-        self._queued += 1
-        self._bytes += size
+        self.queued += 1
+        self.queued_bytes += size
         return receipt
 
     def withdraw(self, receipt: Receipt) -> bool:
@@ -232,12 +240,13 @@ class Outflow:
     def take(self, now: float) -> Run | None:
         """What to send next over the present link; None: nothing, or nothing that the window lets through."""
         flight = self._flight
-        while self._cursor < len(flight) and flight[self._cursor].held:
+        sent = len(flight)
+        while self._cursor < sent and flight[self._cursor].held:
             self._cursor += 1
         run = None
         if self._probing and self._cursor:
             pass
-        elif self._cursor < len(flight):
+        elif self._cursor < sent:
             batch = flight[self._cursor]
             run = Run(batch.kind, batch.seq0 + batch.settled, batch.messages[batch.settled :])
         elif self._waiting and self._fits(self._waiting[0]):
@@ -282,8 +291,8 @@ class Outflow:
 
     def _count_out(self, batch: Batch) -> None:
         """A batch is queued no longer: nothing but its receipts remembers it."""
-        self._queued -= len(batch.messages)
-        self._bytes -= batch.size
+        self.queued -= len(batch.messages)
+        self.queued_bytes -= batch.size
         batch.messages = []
 
     def _give_up(self, batches: list[Batch], why: Why) -> None:

@@ -6,6 +6,7 @@ from dht_atonce.config import MessagingConfig
 from dht_atonce.identity import PeerId
 from dht_atonce.links import Link
 from dht_atonce.messaging.delivery import Delivery, Memory
+from dht_atonce.messaging.inflow import Room
 from dht_atonce.records import PresenceRecord
 
 __all__ = ["Pair", "PeerLink"]
@@ -40,13 +41,18 @@ class Pair:
         "peer_id",
         "record",
         "retry",
+        "room",
         "spare",
         "timer",
         "timer_at",
     )
 
-    def __init__(self, peer_id: PeerId, config: MessagingConfig, own_incarnation: bytes, memory: Memory | None) -> None:
+    def __init__(
+        self, peer_id: PeerId, config: MessagingConfig, own_incarnation: bytes, memory: Memory | None, room: Room
+    ) -> None:
         self.peer_id = peer_id
+        self.room = room
+        """For messages from this peer."""
         self.delivery = Delivery(config, own_incarnation, memory)
         self.outflow = self.delivery.outflow
         self.record: PresenceRecord | None = None
@@ -58,7 +64,7 @@ class Pair:
         self.dial_task: asyncio.Task[None] | None = None
         self.flushing = False
         self.now = 0.0
-        """The time of the turn in which the first message since the last flush was queued."""
+        """When something to be flushed came first since the last flush; monotonic seconds."""
         self.timer: asyncio.TimerHandle | None = None
         self.timer_at = 0.0
         self.retry: asyncio.TimerHandle | None = None

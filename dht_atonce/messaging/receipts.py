@@ -85,6 +85,11 @@ class Batch:
         """The message at `index`."""
         return index < self.settled and (self.withdrawn is None or index not in self.withdrawn)
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing went wrong with any of its messages so far."""
+        return self.overdue is None and self.fate is None and self.withdrawn is None
+
     def state(self, index: int) -> State:
         """Of the message at `index`."""
         if self.withdrawn is not None and index in self.withdrawn:
@@ -140,15 +145,11 @@ class Receipt(msgspec.Struct, frozen=True, gc=False):
         return self.batch.state(self.index)
 
     def __await__(self) -> Generator[Any, None, None]:
-        return self._settled().__await__()
-
-    async def _settled(self) -> None:
         batch, index = self.batch, self.index
         if batch.is_delivered(index):
             return
-        error = batch.error(index)
-        if error is not None:
+        if not batch.is_plain and (error := batch.error(index)) is not None:
             raise error
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         batch.waiters.append((index, waiter))
-        await waiter
+        yield from waiter

@@ -1,11 +1,17 @@
-"""What takes messages of one kind out of frames."""
+"""What takes messages of one kind out of frames, and the two that take plain ones: for a queue, or a callback."""
 
+import asyncio
+from collections import Counter
 from collections.abc import Callable
 from typing import Protocol
 
+from dht_atonce.config import MessagingConfig
 from dht_atonce.identity import PeerId
+from dht_atonce.messaging.inbox import Inbox, Message
 
-__all__ = ["Service"]
+__all__ = ["OnMessage", "Service", "ToCallback", "ToInbox"]
+
+OnMessage = Callable[[Message], None]
 
 
 class Service(Protocol):
@@ -17,3 +23,39 @@ class Service(Protocol):
 
     def take(self, sender: PeerId, messages: list[bytes], confirm: Callable[[], None]) -> bool:
         """Take messages, in order. True: they are acknowledged now. False: when `confirm` is called."""
+
+
+class ToInbox:
+    """Puts plain messages where the app reads them."""
+
+    def __init__(self, inbox: Inbox, counters: Counter[str]) -> None:
+        self.room = inbox.room
+        self._put = inbox.put
+        self._counters = counters
+
+    def take(self, sender: PeerId, messages: list[bytes], confirm: Callable[[], None]) -> bool:
+        self._put(sender, messages)
+        self._counters["messaging.received"] += len(messages)
+        return True
+
+
+class ToCallback:
+    """Calls the app for each plain message."""
+
+    def __init__(self, callback: OnMessage, config: MessagingConfig, counters: Counter[str]) -> None:
+        self._callback = callback
+        self._room = config.inbox_messages // 2
+        self._counters = counters
+        self._loop = asyncio.get_running_loop()
+
+    def room(self, sender: PeerId) -> int:
+        return self._room
+
+    def take(self, sender: PeerId, messages: list[bytes], confirm: Callable[[], None]) -> bool:
+        self._counters["messaging.received"] += len(messages)
+        for data in messages:
+            try:
+                self._callback(Message(sender, data))
+            except Exception as error:
+                self._loop.call_exception_handler({"message": "a callback for messages failed", "exception": error})
+        return True
