@@ -6,6 +6,8 @@ async with Peer.open(profile="~/.my-app", seeds=["atonce://PEERID@HOST:PORT"]) a
 
 from dht_atonce.config import MessagingConfig, NetworkConfig
 from dht_atonce.dht.node import DhtNode, FindResult, KeyChange, KeyWatch, PublishResult, WatchEvent
+from dht_atonce.durable.receipt import DurableReceipt
+from dht_atonce.durable.receiving import DurableMessage
 from dht_atonce.endpoints import Address, SeedUrl
 from dht_atonce.errors import (
     AtOnceError,
@@ -16,6 +18,7 @@ from dht_atonce.errors import (
     MessageTooLarge,
     NetworkMismatch,
     NotAccepted,
+    NotSupported,
     PeerClosed,
     PeerIdError,
     PeerOffline,
@@ -25,6 +28,7 @@ from dht_atonce.errors import (
     ProfileInUse,
     QueueFull,
     SeedUrlError,
+    StoreError,
 )
 from dht_atonce.identity import Identity, PeerId
 from dht_atonce.messaging.inbox import Message
@@ -37,6 +41,8 @@ __all__ = [
     "ClockWrong",
     "DeliveryUnknown",
     "DhtNode",
+    "DurableMessage",
+    "DurableReceipt",
     "EntryFailed",
     "FindResult",
     "Identity",
@@ -50,6 +56,7 @@ __all__ = [
     "NetworkConfig",
     "NetworkMismatch",
     "NotAccepted",
+    "NotSupported",
     "Peer",
     "PeerClosed",
     "PeerId",
@@ -64,6 +71,7 @@ __all__ = [
     "QueueFull",
     "SeedUrl",
     "SeedUrlError",
+    "StoreError",
     "ValueRecord",
     "WatchEvent",
 ]

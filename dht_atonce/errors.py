@@ -23,6 +23,7 @@ __all__ = [
     "NetworkMismatch",
     "NoFamily",
     "NotAccepted",
+    "NotSupported",
     "PeerClosed",
     "PeerIdError",
     "PeerOffline",
@@ -33,6 +34,7 @@ __all__ = [
     "QueueFull",
     "RecordError",
     "SeedUrlError",
+    "StoreError",
     "WireError",
 ]
 
@@ -70,6 +72,11 @@ class ProfileError(AtOnceError):
 
 class ProfileInUse(ProfileError):
     """Another process owns this profile."""
+
+
+class StoreError(AtOnceError):
+    """What must be kept on this machine's disk could not be: the disk is full or failing, or the file is damaged. The
+    message says which file, and what became of it; what was acknowledged before is not touched."""
 
 
 class PortInUse(AtOnceError, OSError):
@@ -117,6 +124,10 @@ class DeliveryUnknown(AtOnceError, TimeoutError):
 
 class NotAccepted(AtOnceError, ConnectionError):
     """The other side refused us."""
+
+
+class NotSupported(AtOnceError):
+    """The other side, or this one as it was opened, cannot do what was asked; the message says what is missing."""
 
 
 class IdentityInUse(AtOnceError):

@@ -35,6 +35,7 @@ class _ToInbox:
     """The service for plain messages."""
 
     def __init__(self, inbox: Inbox, counters: Counter[str]) -> None:
+        self.on_put: Callable[[], None] | None = None
         self.room = inbox.room
         self._put = inbox.put
         self._counters = counters
@@ -42,6 +43,8 @@ class _ToInbox:
     def take(self, sender: PeerId, messages: list[bytes], confirm: Callable[[], None]) -> bool:
         self._put(sender, messages)
         self._counters["messaging.received"] += len(messages)
+        if self.on_put is not None:
+            self.on_put()
         return True
 
 
@@ -71,7 +74,8 @@ class Messenger:
         self.when_unlinked: list[OnUnlinked] = []
         """Told of each link that is gone with no other in its place, and why."""
         self._own_incarnation = own_incarnation
-        self._services: dict[int, Service] = {Kind.MESSAGE: _ToInbox(self.inbox, self.counters)}
+        self._to_inbox = _ToInbox(self.inbox, self.counters)
+        self._services: dict[int, Service] = {Kind.MESSAGE: self._to_inbox}
         self._pairs: OrderedDict[PeerId, Pair] = OrderedDict()
         # What must be kept of an idle pair: without it, a message whose acknowledgement was lost would come twice.
         self._memories: OrderedDict[PeerId, Memory] = OrderedDict()
@@ -91,6 +95,10 @@ class Messenger:
         """Have `service` take messages of `kind`. Messages of kinds that nobody serves are acknowledged and dropped:
         capabilities in presence records say what a peer serves."""
         self._services[kind] = service
+
+    def on_put(self, tell: Callable[[], None]) -> None:
+        """Have `tell` called whenever plain messages came into the inbox: for who reads them beside something else."""
+        self._to_inbox.on_put = tell
 
     def set_accept(self, accept: Accept) -> None:
         """From now on only those may reach us whom `accept` lets; links of others are ended."""
