@@ -302,7 +302,7 @@ class DurableConfig:
     """Peers whose return is watched for in the DHT; further ones are only tried now and then."""
     max_senders: int = 10_000
     """Senders of whom it is remembered where they are; beyond it the one not heard of for longest begins anew."""
-    close_s: float = 1.0
+    close_s: float = 0.6
     """For what is being written when the peer is closed."""
 
 

@@ -61,9 +61,9 @@ class Durable:
         self._receiving = Receiving(config, self._writer, counters, self._say, now_ms)
         messenger.when_linked.append(self._sending.on_linked)
         messenger.when_unlinked.append(self._sending.on_unlinked)
+        messenger.on_put(self._receiving.arrived.set)
         if self._profile.is_lasting:
             messenger.serve(Kind.DURABLE, self)
-            messenger.on_put(self._receiving.arrived.set)
             if self._profile.disk.has_database(FILE):
                 self._resume()
 

@@ -11,7 +11,7 @@ from dht_atonce.config import DurableConfig
 from dht_atonce.durable.wire import Parcel, Why
 from dht_atonce.identity import PeerId
 
-__all__ = ["Intake", "Share", "Verdict"]
+__all__ = ["Intake", "Round", "Share", "Verdict"]
 
 
 class Verdict(Enum):
@@ -51,10 +51,10 @@ class Share:
         self.ids += ids
 
 
-class _Round:
+class Round:
     """Where one sender is."""
 
-    __slots__ = ("first", "is_open", "name", "next", "numbers", "stored")
+    __slots__ = ("first", "has_failed", "is_open", "name", "next", "numbers", "stored")
 
     def __init__(self, name: bytes) -> None:
         self.name = name
@@ -62,6 +62,8 @@ class _Round:
         """The index that is taken next."""
         self.stored = 0
         self.is_open = True
+        self.has_failed = False
+        """Something of it could not be written: what follows must not be."""
         self.numbers: deque[int] = deque()
         """Places in the inbox of what was stored and is not settled, the first of them that of index `first`."""
         self.first = 0
@@ -74,7 +76,7 @@ class Intake:
         self.total = Share()
         self.shares: dict[PeerId, Share] = {}
         self._config = config
-        self._rounds: OrderedDict[PeerId, _Round] = OrderedDict()
+        self._rounds: OrderedDict[PeerId, Round] = OrderedDict()
 
     # --- inputs ---
 
@@ -96,21 +98,16 @@ class Intake:
         round_.is_open = False
         return verdict
 
-    def on_written(self, sender: PeerId, round_name: bytes, numbers: list[int]) -> int:
-        """Messages of a round, the next ones, are on the disk at these places. Gives how many of it are by now; 0: the
-        sender has begun another one, and needs not hear of it."""
-        round_ = self._rounds.get(sender)
-        if round_ is None or round_.name != round_name:
-            return 0
+    def on_written(self, round_: Round, numbers: list[int]) -> int:
+        """The next messages of a round are on the disk, at these places. Gives how many of it are by now."""
         round_.stored += len(numbers)
         round_.numbers.extend(numbers)
         return round_.stored
 
-    def on_failed(self, sender: PeerId, round_name: bytes) -> None:
-        """They could not be written: nothing more of the round is taken."""
-        round_ = self._rounds.get(sender)
-        if round_ is not None and round_.name == round_name:
-            round_.is_open = False
+    def on_failed(self, round_: Round) -> None:
+        """They could not be written: nothing more of the round is."""
+        round_.is_open = False
+        round_.has_failed = True
 
     def on_settled(self, sender: PeerId, round_name: bytes, count: int) -> list[int]:
         """The first `count` of a round never come again. Gives their places, those of which that is news."""
@@ -135,6 +132,10 @@ class Intake:
 
     # --- getters ---
 
+    def round(self, sender: PeerId) -> Round:
+        """The one of which a message was just taken."""
+        return self._rounds[sender]
+
     def has_room(self, sender: PeerId, size: int) -> bool:
         """Whether the sender may leave another `size` bytes: as much as is left free, and no more than that."""
         config, total = self._config, self.total
@@ -147,10 +148,10 @@ class Intake:
 
     # --- inside ---
 
-    def _round(self, sender: PeerId, parcel: Parcel) -> _Round:
+    def _round(self, sender: PeerId, parcel: Parcel) -> Round:
         round_ = self._rounds.get(sender)
         if round_ is None or round_.name != parcel.round:
-            round_ = self._rounds[sender] = _Round(parcel.round)
+            round_ = self._rounds[sender] = Round(parcel.round)
             if len(self._rounds) > self._config.max_senders:
                 self._rounds.popitem(last=False)
         self._rounds.move_to_end(sender)

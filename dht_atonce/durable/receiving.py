@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
 from dht_atonce.config import DurableConfig
-from dht_atonce.durable.intake import Intake, Verdict
+from dht_atonce.durable.intake import Intake, Round, Verdict
 from dht_atonce.durable.receipt import DurableReceipt
 from dht_atonce.durable.store import Arrival, Held, Store
 from dht_atonce.durable.wire import Note, Parcel, Refused, Settled, Stored, Why
@@ -84,20 +84,21 @@ class Receiving:
     def on_parcels(self, sender: PeerId, parcels: Sequence[Parcel]) -> None:
         """Messages came."""
         taken: list[Arrival] = []
-        round_name, now_ms = b"", self._now_ms()
+        round_: Round | None = None
+        now_ms = self._now_ms()
         for parcel in parcels:
-            if parcel.round != round_name:
-                self._write(sender, round_name, taken)
-                taken, round_name = [], parcel.round
             verdict = self.intake.on_parcel(sender, parcel, now_ms)
             if verdict is Verdict.TAKE:
+                if round_ is None or round_.name != parcel.round:
+                    self._write(sender, round_, taken)
+                    taken, round_ = [], self.intake.round(sender)
                 taken.append(Arrival(0, sender.key, parcel.id, parcel.expires_ms, parcel.data))
                 continue
             self._counters["durable.not_taken"] += 1
             if verdict.why is not None:
                 self._counters[f"durable.refused_{verdict.name.lower()}"] += 1
                 self._say(sender, Refused(parcel.round, verdict.why))
-        self._write(sender, round_name, taken)
+        self._write(sender, round_, taken)
 
     def on_settled(self, sender: PeerId, note: Settled) -> None:
         """A sender says what it never sends again."""
@@ -175,25 +176,31 @@ class Receiving:
 
     # --- inside ---
 
-    def _write(self, sender: PeerId, round_name: bytes, arrivals: list[Arrival]) -> None:
-        if arrivals:
-            sender = self._person(sender)
-            self._pending[sender] += len(arrivals)
-            then = partial(self._on_written, sender, round_name, arrivals)
-            self._writer.submit(lambda store: store.add_arrivals(arrivals), then)
+    def _write(self, sender: PeerId, round_: Round | None, arrivals: list[Arrival]) -> None:
+        if round_ is None or not arrivals:
+            return
+        sender = self._person(sender)
+        self._pending[sender] += len(arrivals)
+
+        def add(store: Store) -> list[tuple[int, bool]] | None:
+            # Behind what could not be written nothing is: order, and what `Stored` counts, would be wrong.
+            return None if round_.has_failed else store.add_arrivals(arrivals)
+
+        self._writer.submit(add, partial(self._on_written, sender, round_, arrivals))
 
     def _on_written(
-        self, sender: PeerId, round_name: bytes, arrivals: list[Arrival], places: list[tuple[int, bool]] | StoreError
+        self, sender: PeerId, round_: Round, arrivals: list[Arrival], places: list[tuple[int, bool]] | StoreError | None
     ) -> None:
         self._pending[sender] -= len(arrivals)
         if not self._pending[sender]:
             del self._pending[sender]
-        if isinstance(places, StoreError):
+        if places is None or isinstance(places, StoreError):
             self._counters["durable.not_written"] += len(arrivals)
             for arrival in arrivals:
                 self.intake.count(sender, -1, -len(arrival.data), -1)
-            self.intake.on_failed(sender, round_name)
-            self._say(sender, Refused(round_name, Why.DISK))
+            if not round_.has_failed:
+                self.intake.on_failed(round_)
+                self._say(sender, Refused(round_.name, Why.DISK))
             return
         for arrival, (number, is_new) in zip(arrivals, places, strict=True):
             if is_new:
@@ -201,9 +208,7 @@ class Receiving:
             else:
                 self._counters["durable.duplicates"] += 1
                 self.intake.count(sender, -1, -len(arrival.data), -1)
-        stored = self.intake.on_written(sender, round_name, [number for number, _ in places])
-        if stored:
-            self._say(sender, Stored(round_name, stored))
+        self._say(sender, Stored(round_.name, self.intake.on_written(round_, [number for number, _ in places])))
 
     def _on_forgotten(self, sender: PeerId, count: int | StoreError) -> None:
         if not isinstance(count, StoreError) and count:

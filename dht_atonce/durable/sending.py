@@ -67,8 +67,8 @@ class Sending:
         self._receipts: dict[bytes, DurableReceipt] = {}
         """Of what was posted in this run and is not settled, by id."""
         self._new: list[_Outgoing] = []
-        self._calls: dict[PeerId, None] = {}
-        """Those who are being dialled."""
+        self._calls: dict[PeerId, float] = {}
+        """Those who are being dialled, and since when."""
         self._watches: dict[PeerId, asyncio.Task[None]] = {}
         self._tasks = TaskGroup()
         self._loop = asyncio.get_running_loop()
@@ -292,11 +292,13 @@ class Sending:
     def _on_tick(self) -> None:
         self._timer, self._timer_at = None, inf
         now = self._loop.time()
+        long_ago = now - self._config.retry_max_s
+        self._calls = {receiver: at for receiver, at in self._calls.items() if at > long_ago}
         for receiver, courier in list(self._couriers.items()):
             if courier.deadline > now or (courier.stage is Stage.AWAY and len(self._calls) >= _MAX_CALLS):
                 continue
             if courier.on_timer(now):
-                self._calls[receiver] = None
+                self._calls[receiver] = now
                 self._messenger.connect(receiver)
             else:
                 self._pump(receiver, courier)

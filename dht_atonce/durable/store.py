@@ -200,7 +200,7 @@ def _opened(disk: Disk) -> Database:
     """The database with its tables. Raises `sqlite3.Error`, `StoreError` for one that a later version made."""
     database = disk.database(FILE)
     try:
-        state = database.execute("PRAGMA quick_check(1)").fetchone()[0]
+        state = database.execute("PRAGMA integrity_check(1)").fetchone()[0]
         if state != "ok":
             error = sqlite3.DatabaseError(state)
             error.sqlite_errorname = "SQLITE_CORRUPT"

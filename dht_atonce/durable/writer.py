@@ -1,6 +1,7 @@
 """Group commit: what is asked for in one turn of the loop, or while the disk is busy, becomes one transaction."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
@@ -46,10 +47,12 @@ class Writer:
     async def aclose(self, within_s: float) -> None:
         """Write what was asked for and close the file; what takes longer than that goes on in its thread."""
         self.is_closed = True
-        if self._task is not None:
-            await asyncio.wait([self._task], timeout=within_s)
-        if self._task is None and self._store is not None:
-            await self._host.offload.run(self._store.close)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                if self._task is not None:
+                    await asyncio.wait([self._task])
+                if self._store is not None:
+                    await self._host.offload.run(self._store.close)
         await self._tasks.aclose()
         jobs, self._jobs = self._jobs, []
         for _, then in jobs:
