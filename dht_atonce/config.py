@@ -285,12 +285,12 @@ class DurableConfig:
     """Part of the protocol: a receiver refuses what would have to be remembered for longer."""
     clock_slack_s: float = 86400.0
     """By so much the sender's clock may be ahead of ours."""
-    window_messages: int = 1024
+    window_messages: int = 4096
     """On their way to one peer, and not acknowledged."""
     window_bytes: int = 4 << 20
-    pending_messages: int = 4096
+    pending_messages: int = 8192
     """Of one sender that wait to be written; beyond it the link holds him up."""
-    ready_messages: int = 1024
+    ready_messages: int = 4096
     """In memory for the app, read ahead of it; the others lie on the disk until then."""
     ready_bytes: int = 4 << 20
     retry_s: float = 2.0
