@@ -9,7 +9,9 @@ from support_durable import FILE, Resident, config, heard, two
 from support_peers import Village, now, until, virtual
 
 from atonce_sim.world import World
+from dht_atonce.codec import encode
 from dht_atonce.durable.receiving import DurableMessage
+from dht_atonce.durable.wire import Parcel, Refused, Settled, Stored, pack, unpack
 from dht_atonce.errors import (
     DeliveryUnknown,
     MessageTooLarge,
@@ -19,6 +21,7 @@ from dht_atonce.errors import (
     QueueFull,
     StoreError,
 )
+from dht_atonce.messaging.frames import Kind
 from dht_atonce.messaging.receipts import State
 
 
@@ -654,3 +657,53 @@ def test_plain_messages_are_not_durable_ones() -> None:
         await reader
 
     in_village(story)
+
+
+# --- strangers ---
+
+
+def test_what_a_stranger_gets_wrong_is_dropped_and_counted() -> None:
+    async def story(village: Village) -> None:
+        alice, bob = await two(village)
+        messenger = alice.peer._membership.messenger
+        round_ = b"12345678"
+        for data in (
+            b"",
+            b"\xc1",
+            encode([9, b"no such note"]),
+            encode([1, b"short", 0, bytes(16), 1, b""]),
+            encode([1, round_, 0, bytes(15), 1, b""]),
+            encode([1, round_, 0, bytes(16), 1, bytes(59_901)]),
+            encode([2, round_, -1]),
+        ):
+            await messenger.post(bob.id, data, kind=Kind.DURABLE)
+        assert bob.counters == {"durable.bad_note": 7}
+        for note in (
+            Stored(round_, 2**32 - 1),
+            Refused(round_, 255),
+            Settled(round_, 2**32 - 1),
+            Parcel(round_, 5, bytes(16), 2**63, b"out of place"),
+            Parcel(b"87654321", 0, bytes(16), 2**64 - 1, b"for ever"),
+        ):
+            await messenger.post(bob.id, pack(note), kind=Kind.DURABLE)
+        assert bob.counters == {
+            "durable.bad_note": 7,
+            "durable.not_taken": 2,
+            "durable.refused_again": 1,
+            "durable.refused_invalid": 1,
+        }
+        # Alice's own messages are none the worse for it.
+        await (await alice.peer.send(bob.id, b"hello", durable=True))
+        await heard(bob, b"hello")
+
+    in_village(story)
+
+
+def test_notes_are_as_written_in_the_specification() -> None:
+    # docs/wire.md, spelt out: what another implementation would write.
+    round_, message_id = bytes(range(8)), bytes(range(16))
+    parcel = b"\x96\x01\xc4\x08" + round_ + b"\x05\xc4\x10" + message_id + b"\xcd\x03\xe8\xc4\x02hi"
+    assert pack(Parcel(round_, 5, message_id, 1000, b"hi")) == parcel
+    assert unpack(parcel) == Parcel(round_, 5, message_id, 1000, b"hi")
+    for tag, kind in ((2, Stored), (3, Refused), (4, Settled)):
+        assert pack(kind(round_, 7)) == b"\x93" + bytes([tag]) + b"\xc4\x08" + round_ + b"\x07"
