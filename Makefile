@@ -60,6 +60,12 @@ fuzz: $(STAMP) ## Feed bad input to all that parses bytes, for TIME seconds
 	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python $(PIP_INSTALL) --editable '.[fuzz]' || echo "without atheris"
 	@$(BIN)/python -m fuzz run --time $(TIME) $(ARGS)
 
+.PHONY: soak
+soak: $(STAMP) ## Try for twenty minutes to make delivery break its word
+	@$(BIN)/python -m soak weather $(ARGS)
+	@$(BIN)/python -m soak cuts
+	@$(BIN)/python -m soak redials
+
 .PHONY: check
 check: $(STAMP) ## Run the formatter, the linter, the type checker and the house rules
 	$(BIN)/python -m ruff format --check .

@@ -32,12 +32,17 @@ from dht_atonce.errors import (
 )
 from dht_atonce.identity import Identity, PeerId
 from dht_atonce.messaging.inbox import Message
+from dht_atonce.messaging.receipts import Receipt, State
 from dht_atonce.peer import Peer
+from dht_atonce.presence.around import Neighbour
+from dht_atonce.presence.sight import Basis, PresenceChange, PresenceEvent, PresenceState
+from dht_atonce.presence.watching import PresenceWatch
 from dht_atonce.records import MembershipRecord, PresenceRecord, ValueRecord
 
 __all__ = [
     "Address",
     "AtOnceError",
+    "Basis",
     "ClockWrong",
     "DeliveryUnknown",
     "DhtNode",
@@ -53,6 +58,7 @@ __all__ = [
     "Message",
     "MessageTooLarge",
     "MessagingConfig",
+    "Neighbour",
     "NetworkConfig",
     "NetworkMismatch",
     "NotAccepted",
@@ -64,13 +70,19 @@ __all__ = [
     "PeerOffline",
     "PeerUnknown",
     "PortInUse",
+    "PresenceChange",
+    "PresenceEvent",
     "PresenceRecord",
+    "PresenceState",
+    "PresenceWatch",
     "ProfileError",
     "ProfileInUse",
     "PublishResult",
     "QueueFull",
+    "Receipt",
     "SeedUrl",
     "SeedUrlError",
+    "State",
     "StoreError",
     "ValueRecord",
     "WatchEvent",

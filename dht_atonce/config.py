@@ -89,9 +89,11 @@ class DhtConfig:
     lookup_deadline_s: float = 15.0
     lookup_max_requests: int = 100
     publish_max_requests: int = 300
-    near_alpha: int = 3
+    publish_lead_s: float = 0.01
+    """Those nearest to a key, where the watchers wait, hear what is new so much sooner than all others."""
+    near_alpha: int = 2
     """The same where the nearest we know are so near to a key that they ought to have its record."""
-    agreement: int = 3
+    agreement: int = 2
     """A lookup that has a record goes on behind its answer until so many gave the same, or so many of the nearest have
     answered (or k, if that is less); those of these without the newest record are mended."""
     fresh_agreement: int = 8
@@ -121,6 +123,11 @@ class DhtConfig:
     once more for those with one."""
     cookie_answers_per_s: int = 5000
     """COOKIE packets, 42 B and some 15 µs each, of the whole node."""
+    second_tries_per_s: int = 1000
+    """So many more for those who were turned away and ask again from the same address."""
+    second_try_s: float = 2.0
+    """Who was turned away is remembered for so long, or twice as long. An honest node asks again after
+    `max_timeout_s` at most."""
     key_answers_per_s: int = 500
     """KEY replies of the whole node."""
     unproved_datagrams: int = 2
@@ -350,6 +357,22 @@ class MessagingConfig:
     unsent_retry_s: float = 0.05
     """Until a frame is tried again for which a link's queue had no room."""
     durable: DurableConfig = DurableConfig()
+
+
+@dataclass(frozen=True, slots=True)
+class PresenceConfig:
+    """Watching other peers."""
+
+    suspect_s: float = 1.0
+    """A link that is lost for so long makes its peer suspect."""
+    offline_s: float = 2.5
+    """… and for so long offline. With the heartbeats' 12 s at most, a crash is seen within 15 s."""
+    max_links: int = 64
+    """Peers to whom a link is kept because they are watched; others are judged by their records."""
+    max_watched: int = 10_000
+    retry_s: float = 30.0
+    """Until a peer that could not be reached is dialled again, though nothing new is heard of it; doubled each time."""
+    retry_max_s: float = 300.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ __all__ = [
     "SeedUrl",
     "is_acceptable",
     "is_local",
+    "pack_acceptable",
     "pack_address",
     "parse_address",
     "subnet",
@@ -140,6 +141,12 @@ def is_acceptable(address: Address, *, local: bool) -> bool:
     (SSRF).
     """
     return MIN_PORT <= address.port <= 65535 and _is_acceptable_ip(address.ip, local)
+
+
+@lru_cache(maxsize=1 << 16)
+def pack_acceptable(address: Address, local: bool) -> bytes:
+    """`pack_address` of an acceptable address, b"" for another: what is asked for each packet."""
+    return pack_address(address) if is_acceptable(address, local=local) else b""
 
 
 def is_local(ip: str) -> bool:

@@ -95,7 +95,7 @@ class Membership:
             Member(
                 node=lambda: self._node,
                 saved=lambda: profile.state.contacts if self._node is not None else (),
-                endpoints=self._endpoints,
+                endpoints=self.endpoints,
                 on_moved=self._seen_from.clear,
                 check_clock=self._check_clock,
                 climb=self._climb_again,
@@ -309,7 +309,7 @@ class Membership:
 
     # --- inside: presence ---
 
-    def _endpoints(self) -> tuple[Address, ...]:
+    def endpoints(self) -> tuple[Address, ...]:
         """Where others can dial us, as far as we know."""
         assert self._node is not None
         shared = self._node.shared
@@ -331,7 +331,7 @@ class Membership:
             incarnation=self.incarnation,
             expires=expires,
             status=status,
-            endpoints=() if status == GONE else self._endpoints(),
+            endpoints=() if status == GONE else self.endpoints(),
             capabilities=self._capabilities,
         )
 

@@ -13,7 +13,7 @@ from dht_atonce.durable.feature import Durable
 from dht_atonce.durable.receipt import DurableReceipt
 from dht_atonce.durable.receiving import DurableMessage
 from dht_atonce.endpoints import SeedUrl
-from dht_atonce.errors import PeerClosed, PeerIdError, PeerOffline, PeerUnknown
+from dht_atonce.errors import MessageTooLarge, PeerClosed, PeerIdError, PeerOffline, PeerUnknown
 from dht_atonce.host import Host
 from dht_atonce.identity import PeerId
 from dht_atonce.listening import ANYWHERE
@@ -22,6 +22,8 @@ from dht_atonce.messaging.curve import system_host
 from dht_atonce.messaging.inbox import Message
 from dht_atonce.messaging.messenger import Messenger
 from dht_atonce.messaging.receipts import Receipt
+from dht_atonce.presence.around import AROUND, MAX_TEXT, Neighbour, list_around
+from dht_atonce.presence.watching import PresenceWatch, PresenceWatcher
 from dht_atonce.profile import Profile
 from dht_atonce.records import GONE, PresenceRecord, presence_key
 
@@ -60,7 +62,8 @@ class Peer:
             membership.emit,
             transient=membership.is_transient,
         )
-        self._features: list[Feature] = [self._durable]
+        self._presence = PresenceWatcher(membership.started)
+        self._features: list[Feature] = [self._presence, self._durable]
         membership.on_started = self._start
 
     @property
@@ -192,6 +195,36 @@ class Peer:
         if record.is_goodbye:
             raise PeerOffline(f"{peer_id.short}… has said goodbye")
         return record
+
+    def watch(self, who: PeerId | str) -> PresenceWatch:
+        """Hear when a peer comes, goes, cannot be reached, or says something else of itself.
+
+            async with peer.watch(friend) as watch:
+                async for event in watch:
+                    print(event.change, event.status)
+
+        A goodbye is heard within a second; a crash of one of the first 64 who are watched within 15 s, since a link to
+        them is kept. Of others, and of those who cannot be dialled, what they publish is all that is known: a crash is
+        heard of when their record expires. Raises `PeerIdError`; on entry `PeerClosed`, and `QueueFull` beyond 10,000.
+        """
+        return self._presence.watch(_peer_id(who))
+
+    async def around(self, limit: int | None = None) -> list[Neighbour]:
+        """Who wants to be found in this network (`be_found`): all, or a random sample of `limit`."""
+        return await list_around(self.node, limit)
+
+    async def be_found(self, text: str = "") -> PublishResult:
+        """Be listed by everybody's `around`, with a text of at most 128 B, until `hide`.
+
+        Raises `MessageTooLarge` for a longer text.
+        """
+        if len(text.encode()) > MAX_TEXT:
+            raise MessageTooLarge(f"a text to be found by has at most {MAX_TEXT} bytes")
+        return await self.node.announce(AROUND, data=text.encode(), endpoints=self._membership.endpoints()[:4])
+
+    async def hide(self) -> PublishResult:
+        """Be listed no more. Whoever knows our `PeerId` can still look us up."""
+        return await self.node.withdraw(AROUND)
 
     @overload
     def post(self, to: PeerId | str, data: bytes, timeout_s: float | None = None) -> Receipt: ...

@@ -27,6 +27,7 @@ from dht_atonce.dht.sealing import (
     key_request,
 )
 from dht_atonce.discovery import seed_wire
+from dht_atonce.durable import wire as durable
 from dht_atonce.endpoints import Address, pack_address
 from dht_atonce.identity import node_id
 from dht_atonce.messaging import frames
@@ -433,21 +434,25 @@ def link_frames() -> dict[str, list[Vector]]:
     hello = frames.Hello(0, presence().blob, b"", 1, 1)
     hello_again = frames.Hello(0, presence().blob, INCARNATION, 5, 2**64 - 1)
     bye = frames.Bye(frames.ByeCode.GOING_AWAY, "see you")
+    held = frames.Held([(44, 256), (556, 3)])
+    window = frames.Window(1065)
     examples = [
         ("hello", frames.Frame(0, 0, 0, [], [hello])),
         ("hello of somebody who remembers", frames.Frame(0, 0, 0, [], [hello_again])),
         ("two messages and an acknowledgement", frames.Frame(0, 7, 41, [b"first", b""], [])),
+        ("of another kind, with one withdrawn", frames.Frame(1, 7, 41, [b"first", None, b"third"], [])),
         ("an acknowledgement", frames.Frame(0, 0, 2**64 - 1, [], [])),
+        ("what is held behind gaps, and for what there is room", frames.Frame(0, 0, 41, [], [held, window])),
         ("goodbye", frames.Frame(0, 0, 41, [], [bye])),
     ]
     return {
         "frames": [
             {
                 "title": title,
-                "flags": frame.flags,
+                "kind": frame.kind,
                 "seq0": frame.seq0,
                 "ack": frame.ack,
-                "messages": [message.hex() for message in frame.messages],
+                "messages": [None if message is None else message.hex() for message in frame.messages],
                 "specials": [{"type": type(special).__name__, **_plain(special)} for special in frame.specials],
                 "frame": frames.write_frame(frame).hex(),
             }
@@ -463,6 +468,31 @@ def link_frames() -> dict[str, list[Vector]]:
     }
 
 
+def durable_notes() -> dict[str, list[Vector]]:
+    """Durable messages: what messages of kind 1 hold."""
+    round_ = bytes(range(8))
+    examples: list[tuple[str, durable.Note]] = [
+        ("a message", durable.Parcel(round_, 5, bytes(range(16)), 1_800_000_000_000, b"hello")),
+        ("an empty one", durable.Parcel(round_, 0, bytes(16), 0, b"")),
+        ("acknowledged", durable.Stored(round_, 6)),
+        ("refused", durable.Refused(round_, durable.Why.FULL)),
+        ("never again", durable.Settled(round_, 2**32 - 1)),
+    ]
+    return {
+        "notes": [
+            {"title": title, "type": type(note).__name__, **_plain(note), "note": durable.pack(note).hex()}
+            for title, note in examples
+        ],
+        "later notes": [
+            {
+                "title": "an appended field",
+                "note": encode([2, round_, 6, *LATER]).hex(),
+                "same_as": durable.pack(durable.Stored(round_, 6)).hex(),
+            }
+        ],
+    }
+
+
 FILES = {
     "names": names,
     "records": records,
@@ -470,6 +500,7 @@ FILES = {
     "datagrams": datagrams,
     "seed": seed_messages,
     "frames": link_frames,
+    "durable": durable_notes,
 }
 
 

@@ -1,72 +1,78 @@
-"""Delivery: what is acknowledged was enqueued, once and in order, whatever becomes of links and processes.
+"""Delivery: what is acknowledged was taken, once and in order, whatever becomes of links and processes.
 
-First two machines talk plainly; then a courier that hypothesis drives does its worst to them.
+First two machines talk plainly; then a courier that hypothesis drives does its worst to them. What either half does by
+itself is in test_outflow.py and test_inflow.py.
 """
 
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from dataclasses import replace as changed
+from math import inf
+from random import Random
 
 import pytest
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
 from dht_atonce.config import MessagingConfig
-from dht_atonce.messaging.delivery import Delivery, Memory, Outcome, Outgoing, Settled
-from dht_atonce.messaging.frames import Frame, Hello, MessageFrame, read_frame, write_frame
+from dht_atonce.errors import DeliveryUnknown, NotAccepted
+from dht_atonce.messaging.delivery import Delivery, Memory
+from dht_atonce.messaging.frames import Frame, Held, Hello, MessageFrame, Window, read_frame, write_frame
+from dht_atonce.messaging.inflow import Taken
+from dht_atonce.messaging.receipts import Receipt, State
 
 CONFIG = MessagingConfig()
 ALICE, BOB = b"alice-01", b"bob---01"
-PLENTY = 10_000
+PLENTY = 100_000
 
 
 class Machine(Delivery):
-    """A `Delivery` that says which incarnation it is."""
+    """A `Delivery` that says which incarnation it is, and an app with so much room."""
 
     def __init__(self, config: MessagingConfig, own_incarnation: bytes, memory: Memory | None = None) -> None:
         super().__init__(config, own_incarnation, memory)
         self.incarnation = own_incarnation
+        self.free = PLENTY
 
+    def say(self, data: bytes) -> Receipt:
+        return self.outflow.push(data, 0, inf)
 
-def as_read(frame: Frame) -> MessageFrame:
-    """The frame after its journey."""
-    return read_frame(write_frame(frame))
+    def frames(self, now: float = 0.0) -> list[Frame]:
+        """All that it wants to send now."""
+        taken = []
+        while (frame := self.take_frame(now, self.free)) is not None:
+            taken.append(frame)
+        return taken
 
-
-def frames(delivery: Delivery, now: float = 0.0) -> list[Frame]:
-    """All that it wants to send now."""
-    taken = []
-    while (frame := delivery.take_frame(now)) is not None:
-        taken.append(frame)
-    return taken
+    def hear(self, frame: Frame) -> list[bytes]:
+        """A frame arrives; gives what is new."""
+        taken, _ = self.on_frame(read_frame(write_frame(frame)), lambda _: self.free)
+        return [data for one in taken for data in one.messages]
 
 
 def acquainted(config: MessagingConfig = CONFIG) -> tuple[Machine, Machine]:
     """Two that have exchanged HELLOs, with nothing left to say."""
     alice, bob = Machine(config, ALICE), Machine(config, BOB)
     meet(alice, bob)
-    frames(alice)
-    frames(bob)
+    while carry(alice, bob) or carry(bob, alice) or alice.inflow.ack_due or bob.inflow.ack_due:
+        pass
     return alice, bob
 
 
-def meet(dialler: Machine, listener: Machine) -> list[Settled]:
-    """A new link: the dialler speaks first. Gives what was settled at the dialler's."""
+def meet(dialler: Machine, listener: Machine) -> None:
+    """A new link: the dialler speaks first."""
     listener.on_hello(dialler.hello(b""), dialler.incarnation)
-    return dialler.on_hello(listener.hello(b""), listener.incarnation)
+    dialler.on_hello(listener.hello(b""), listener.incarnation)
 
 
-def carry(sender: Delivery, receiver: Delivery, now: float = 0.0, room: int = PLENTY) -> list[bytes]:
-    """Bring all that the sender has to say; gives what the receiver enqueued."""
-    return [data for frame in frames(sender, now) for data in receiver.on_frame(as_read(frame), room)[0]]
+def carry(sender: Machine, receiver: Machine, now: float = 0.0) -> list[bytes]:
+    """Bring all that the sender has to say; gives what the receiver took."""
+    return [data for frame in sender.frames(now) for data in receiver.hear(frame)]
 
 
-def delivered(*messages: Outgoing) -> list[Settled]:
-    return [Settled(message, Outcome.DELIVERED) for message in messages]
-
-
-def unknown(*messages: Outgoing) -> list[Settled]:
-    return [Settled(message, Outcome.UNKNOWN) for message in messages]
+def states(*receipts: Receipt) -> list[State]:
+    return [receipt.state for receipt in receipts]
 
 
 # --- the plain case ---
@@ -74,278 +80,254 @@ def unknown(*messages: Outgoing) -> list[Settled]:
 
 def test_a_message_goes_over_and_its_acknowledgement_comes_back() -> None:
     alice, bob = acquainted()
-    message = alice.push(b"hello")
-    assert (alice.queued, alice.has_unsent, message.was_sent) == (1, True, False)
-    (sent,) = frames(alice)
+    message = alice.say(b"hello")
+    assert message.state is State.QUEUED
+    (sent,) = alice.frames()
     assert sent == Frame(0, 1, 0, [b"hello"], [])
-    assert (alice.queued, alice.has_unsent, message.was_sent) == (1, False, True)
-    assert bob.on_frame(as_read(sent), PLENTY) == ([b"hello"], [])
-    (reply,) = frames(bob)
+    assert message.state is State.SENT
+    assert bob.hear(sent) == [b"hello"]
+    (reply,) = bob.frames()
     assert reply == Frame(0, 0, 1, [], [])  # nothing to say: the acknowledgement goes alone
-    assert alice.on_frame(as_read(reply), PLENTY) == ([], delivered(message))
-    assert alice.queued == 0
-    assert frames(alice) == []  # an acknowledgement is not acknowledged
-    assert alice.deadline is None
+    assert alice.hear(reply) == []
+    assert message.state is State.DELIVERED
+    assert alice.frames() == []  # an acknowledgement is not acknowledged
+    assert alice.outflow.queued == 0
+    assert alice.outflow.deadline == inf
 
 
 def test_acknowledgements_ride_along() -> None:
     alice, bob = acquainted()
-    alice.push(b"ping")
+    ping = alice.say(b"ping")
     assert carry(alice, bob) == [b"ping"]
-    bob.push(b"pong")
-    (frame,) = frames(bob)
+    bob.say(b"pong")
+    (frame,) = bob.frames()
     assert (frame.ack, frame.messages) == (1, [b"pong"])
-    enqueued, settled = alice.on_frame(as_read(frame), PLENTY)
-    assert enqueued == [b"pong"]
-    assert [s.outcome for s in settled] == [Outcome.DELIVERED]
+    assert alice.hear(frame) == [b"pong"]
+    assert ping.state is State.DELIVERED
 
 
 def test_both_speak_at_the_same_time() -> None:
     alice, bob = acquainted()
-    to_bob, to_alice = alice.push(b"to bob"), bob.push(b"to alice")
-    from_alice, from_bob = frames(alice), frames(bob)
-    assert bob.on_frame(as_read(from_alice[0]), PLENTY) == ([b"to bob"], [])
-    assert alice.on_frame(as_read(from_bob[0]), PLENTY) == ([b"to alice"], [])
-    assert alice.on_frame(as_read(frames(bob)[0]), PLENTY)[1] == delivered(to_bob)
-    assert bob.on_frame(as_read(frames(alice)[0]), PLENTY)[1] == delivered(to_alice)
-    assert frames(alice) == frames(bob) == []
+    to_bob, to_alice = alice.say(b"to bob"), bob.say(b"to alice")
+    (from_alice,), (from_bob,) = alice.frames(), bob.frames()
+    assert bob.hear(from_alice) == [b"to bob"]
+    assert alice.hear(from_bob) == [b"to alice"]
+    assert carry(alice, bob) == carry(bob, alice) == []
+    assert states(to_bob, to_alice) == [State.DELIVERED] * 2
+    assert alice.frames() == bob.frames() == []
 
 
 def test_one_acknowledgement_is_enough_for_many() -> None:
     alice, bob = acquainted()
-    messages = [alice.push(b"%d" % n) for n in range(700)]
+    messages = [alice.say(b"%d" % n) for n in range(700)]
     assert carry(alice, bob) == [b"%d" % n for n in range(700)]
-    assert alice.on_frame(as_read(frames(bob)[-1]), PLENTY)[1] == delivered(*messages)
+    (ack,) = bob.frames()
+    alice.hear(ack)
+    assert set(states(*messages)) == {State.DELIVERED}
 
 
-# --- packing ---
-
-
-def test_256_messages_travel_in_one_frame() -> None:
-    alice, _ = acquainted()
-    for _ in range(300):
-        alice.push(b"m")
-    assert [(f.seq0, len(f.messages)) for f in frames(alice)] == [(1, 256), (257, 44)]
-
-
-def test_a_frame_has_60_000_bytes_at_most() -> None:
-    # With five bytes of msgpack for each message.
-    alice, _ = acquainted()
-    for size in [4995] * 13 + [60_000, 0, 59_000]:
-        alice.push(bytes(size))
-    sizes = [[len(m) for m in f.messages] for f in frames(alice)]
-    assert sizes == [[4995] * 12, [4995], [60_000], [0, 59_000]]
-
-
-def test_1024_messages_wait_for_their_acknowledgement_and_no_more() -> None:
+def test_what_was_withdrawn_travels_as_nothing() -> None:
     alice, bob = acquainted()
-    for n in range(1030):
-        alice.push(b"%d" % n)
-    sent = frames(alice)
-    assert sum(len(f.messages) for f in sent) == 1024
-    assert alice.has_unsent
-    bob.on_frame(as_read(sent[0]), PLENTY)
-    alice.on_frame(as_read(frames(bob)[0]), PLENTY)
-    assert [(f.seq0, len(f.messages)) for f in frames(alice)] == [(1025, 6)]
+    one, two, three = alice.say(b"1"), alice.say(b"2"), alice.say(b"3")
+    assert alice.outflow.withdraw(two)
+    (frame,) = alice.frames()
+    assert frame == Frame(0, 1, 0, [b"1", None, b"3"], [])
+    assert bob.hear(frame) == [b"1", b"3"]
+    carry(bob, alice)
+    assert states(one, two, three) == [State.DELIVERED, State.EXPIRED, State.DELIVERED]
 
 
-def test_the_window_has_a_bound_in_bytes_too() -> None:
-    alice, _ = acquainted(changed(CONFIG, window_bytes=100_000))
-    for _ in range(5):
-        alice.push(bytes(40_000))
-    assert sum(len(f.messages) for f in frames(alice)) == 2
-
-
-def test_what_is_acknowledged_leaves_the_window() -> None:
-    alice, bob = acquainted(changed(CONFIG, window_bytes=100_000))
-    for n in range(20):
-        alice.push(bytes(40_000))
-        alice.push(bytes(40_000))
-        assert len(carry(alice, bob)) == 2, f"at turn {n} there is no room"
-        alice.on_frame(as_read(frames(bob)[0]), PLENTY)
-
-
-def test_a_message_larger_than_the_window_goes_alone() -> None:
-    alice, bob = acquainted(changed(CONFIG, window_bytes=1000))
-    alice.push(bytes(5000))
-    alice.push(b"next")
-    assert carry(alice, bob) == [bytes(5000)]
-    alice.on_frame(as_read(frames(bob)[0]), PLENTY)
-    assert carry(alice, bob) == [b"next"]
-
-
-# --- loss and retransmission ---
-
-
-def test_what_is_not_acknowledged_is_sent_again_and_enqueued_once() -> None:
+def test_each_kind_has_its_own_frames_and_all_have_one_order() -> None:
     alice, bob = acquainted()
-    alice.push(b"m")
+    for number, kind in enumerate([0, 0, 7, 0]):
+        alice.outflow.push(b"%d" % number, kind, inf)
+    sent = alice.frames()
+    assert [(f.kind, f.seq0, f.messages) for f in sent] == [(0, 1, [b"0", b"1"]), (7, 3, [b"2"]), (0, 4, [b"3"])]
+    assert [bob.hear(frame) for frame in sent] == [[b"0", b"1"], [b"2"], [b"3"]]
+
+
+# --- loss and what has no room ---
+
+
+def test_what_is_not_acknowledged_is_sent_again_and_taken_once() -> None:
+    alice, bob = acquainted()
+    message = alice.say(b"m")
     assert carry(alice, bob, now=10.0) == [b"m"]
-    frames(bob)  # the acknowledgement is lost
-    assert alice.deadline == 10.0 + CONFIG.retransmit_s
-    alice.on_timer(10.0 + CONFIG.retransmit_s)
-    (again,) = frames(alice, 10.0 + CONFIG.retransmit_s)
+    bob.frames()  # the acknowledgement is lost
+    alice.outflow.on_timer(10.0 + CONFIG.retransmit_s)
+    (again,) = alice.frames(10.0 + CONFIG.retransmit_s)
     assert (again.seq0, again.messages) == (1, [b"m"])
-    assert bob.on_frame(as_read(again), PLENTY)[0] == []
-    (ack,) = frames(bob)
-    assert ack.ack == 1
-    assert len(alice.on_frame(as_read(ack), PLENTY)[1]) == 1
-
-
-def test_the_pause_doubles_up_to_two_seconds_and_each_time_one_frame_knocks() -> None:
-    alice, _ = acquainted()
-    for n in range(600):
-        alice.push(b"%d" % n)
-    now, pauses = 0.0, []
-    assert len(frames(alice, now)) == 3
-    for _ in range(6):
-        assert alice.deadline is not None
-        pauses.append(alice.deadline - now)
-        now = alice.deadline
-        alice.on_timer(now)
-        assert [(f.seq0, len(f.messages)) for f in frames(alice, now)] == [(1, 256)]
-    assert pauses == pytest.approx([0.25, 0.5, 1.0, 2.0, 2.0, 2.0])
-
-
-def test_while_it_knocks_nothing_new_goes_out_and_after_an_answer_all_does() -> None:
-    alice, bob = acquainted(changed(CONFIG, frame_messages=2))
-    for n in range(4):
-        alice.push(b"%d" % n)
-    frames(alice)  # lost
-    alice.on_timer(9.0)
-    alice.push(b"4")
-    (probe,) = frames(alice, 9.0)
-    assert probe.messages == [b"0", b"1"]
-    bob.on_frame(as_read(probe), PLENTY)
-    alice.on_frame(as_read(frames(bob)[0]), PLENTY)
-    assert [f.messages for f in frames(alice, 9.1)] == [[b"2", b"3"], [b"4"]]
-    assert alice.deadline == pytest.approx(9.1 + CONFIG.retransmit_s)
-
-
-def test_an_answer_makes_it_patient_again() -> None:
-    alice, bob = acquainted()
-    alice.push(b"m")
-    now = 0.0
-    for _ in range(5):
-        frames(alice, now)
-        assert alice.deadline is not None
-        now = alice.deadline
-        alice.on_timer(now)
-    carry(alice, bob, now)
-    alice.on_frame(as_read(frames(bob)[0]), PLENTY)
-    alice.push(b"n")
-    frames(alice, now)
-    assert alice.deadline == now + CONFIG.retransmit_s
-
-
-def test_a_timer_that_comes_early_changes_nothing() -> None:
-    alice, _ = acquainted()
-    alice.on_timer(5.0)
-    assert frames(alice, 5.0) == []
-    alice.push(b"m")
-    frames(alice, 5.0)
-    alice.on_timer(5.2)
-    assert frames(alice, 5.2) == []
-
-
-def test_without_a_link_nothing_is_sent_again_until_the_next_hello() -> None:
-    alice, bob = acquainted()
-    message = alice.push(b"m")
-    frames(alice)
-    alice.on_link_lost()
-    assert alice.deadline is None
-    alice.on_timer(100.0)
-    meet(alice, bob)
-    assert carry(alice, bob) == [b"m"]
-    assert alice.on_frame(as_read(frames(bob)[0]), PLENTY)[1] == delivered(message)
+    assert bob.hear(again) == []
+    assert carry(bob, alice) == []
+    assert message.state is State.DELIVERED
 
 
 def test_hello_over_a_new_link_acknowledges_what_had_arrived() -> None:
     alice, bob = acquainted()
-    arrived, lost = alice.push(b"arrived"), alice.push(b"lost")
-    (frame,) = frames(alice)
-    bob.on_frame(as_read(frame._replace(messages=frame.messages[:1])), PLENTY)
-    assert meet(alice, bob) == delivered(arrived)
+    arrived, lost = alice.say(b"arrived"), alice.say(b"lost")
+    (frame,) = alice.frames()
+    bob.hear(frame._replace(messages=frame.messages[:1]))
+    meet(alice, bob)
+    assert states(arrived, lost) == [State.DELIVERED, State.SENT]
     assert carry(alice, bob) == [b"lost"]
-    assert alice.on_frame(as_read(frames(bob)[0]), PLENTY)[1] == delivered(lost)
+    carry(bob, alice)
+    assert lost.state is State.DELIVERED
 
 
 def test_a_frame_from_an_older_link_that_comes_late_is_a_duplicate() -> None:
     alice, bob = acquainted()
-    alice.push(b"m")
-    (old,) = frames(alice)
+    alice.say(b"m")
+    (old,) = alice.frames()
     meet(alice, bob)
     assert carry(alice, bob) == [b"m"]
-    assert bob.on_frame(as_read(old), PLENTY)[0] == []
+    assert bob.hear(old) == []
 
 
-def test_what_comes_behind_a_gap_waits_for_the_gap() -> None:
+def test_a_gap_is_named_and_only_the_gap_is_sent_again() -> None:
     alice, bob = acquainted(changed(CONFIG, frame_messages=1))
-    for n in range(3):
-        alice.push(b"%d" % n)
-    first, second, third = frames(alice)
-    assert bob.on_frame(as_read(third), PLENTY)[0] == []
-    assert bob.on_frame(as_read(first), PLENTY)[0] == [b"0"]
-    assert bob.on_frame(as_read(third), PLENTY)[0] == []
-    assert bob.on_frame(as_read(second), PLENTY)[0] == [b"1"]
-    assert bob.on_frame(as_read(third), PLENTY)[0] == [b"2"]
-
-
-# --- a receiver without room ---
+    for n in range(4):
+        alice.say(b"%d" % n)
+    sent = alice.frames()
+    assert bob.hear(sent[0]) == [b"0"]
+    assert bob.hear(sent[2]) == bob.hear(sent[3]) == []  # sent[1] found no way
+    (reply,) = bob.frames()
+    assert (reply.ack, reply.specials) == (1, [Held([(3, 1), (4, 1)])])
+    alice.hear(reply)
+    alice.outflow.rewind()
+    (again,) = alice.frames(1.0)
+    assert again.messages == [b"1"]
+    assert bob.hear(again) == [b"1", b"2", b"3"]
+    carry(bob, alice)
+    assert alice.outflow.queued == 0
 
 
 def test_what_finds_no_room_is_not_acknowledged_and_comes_again() -> None:
     alice, bob = acquainted()
-    messages = [alice.push(b"%d" % n) for n in range(5)]
-    assert carry(alice, bob, room=2) == [b"0", b"1"]
-    assert alice.on_frame(as_read(frames(bob)[0]), PLENTY)[1] == delivered(*messages[:2])
-    frames(alice, 1.0)
-    assert alice.deadline is not None
-    alice.on_timer(alice.deadline)
-    assert carry(alice, bob, now=2.0, room=0) == []
-    assert alice.on_frame(as_read(frames(bob)[0]), PLENTY)[1] == []
-    assert alice.deadline is not None
-    alice.on_timer(alice.deadline)
-    assert carry(alice, bob, now=3.0) == [b"2", b"3", b"4"]
+    messages = [alice.say(b"%d" % n) for n in range(5)]
+    bob.free = 2
+    assert carry(alice, bob) == [b"0", b"1"]
+    carry(bob, alice)
+    assert states(*messages) == [State.DELIVERED] * 2 + [State.SENT] * 3
+    bob.free = 0
+    alice.frames(1.0)
+    for now in (2.0, 3.0):
+        alice.outflow.on_timer(now)
+        assert carry(alice, bob, now) == []
+        carry(bob, alice, now)
+    bob.free = PLENTY
+    alice.outflow.on_timer(6.0)
+    assert carry(alice, bob, 6.0) == [b"2", b"3", b"4"]
 
 
-def test_room_that_is_negative_is_no_room() -> None:
+def test_a_frame_for_which_a_link_has_no_room_is_taken_again() -> None:
     alice, bob = acquainted()
-    alice.push(b"m")
-    assert carry(alice, bob, room=-3) == []
+    alice.say(b"m")
+    bob.say(b"n")
+    carry(bob, alice)
+    frame = alice.take_frame(0.0, PLENTY)
+    assert frame is not None
+    alice.untake_frame(frame)
+    again = alice.take_frame(0.0, PLENTY)
+    assert again is not None
+    assert (again.seq0, again.ack, again.messages) == (1, 1, [b"m"])
 
 
-# --- nobody waits any more ---
+# --- windows ---
+
+NARROW = changed(CONFIG, frame_messages=4, first_window=8, window_step=4)
 
 
-def test_a_message_that_never_left_can_be_abandoned() -> None:
-    alice, bob = acquainted()
-    alice.push(b"1")
-    second = alice.push(b"2")
-    alice.push(b"3")
-    assert alice.abandon(second)
-    assert carry(alice, bob) == [b"1", b"3"]
+def blocked(alice: Machine, bob: Machine) -> None:
+    """Alice has said as much as the first window lets her, and Bob has no more room."""
+    bob.free = 0
+    for n in range(20):
+        alice.say(b"%d" % n)
+    sent = alice.frames()
+    assert sum(len(frame.messages) for frame in sent) == 8
+    bob.free = 8
+    for frame in sent:
+        bob.hear(frame)
+        bob.free -= len(frame.messages)
+    carry(bob, alice)
+    assert alice.frames() == []
+    assert alice.outflow.queued == 12
 
 
-def test_a_message_that_left_keeps_its_place() -> None:
-    alice, bob = acquainted()
-    first = alice.push(b"1")
-    frames(alice)  # lost
-    assert not alice.abandon(first)
-    alice.push(b"2")
+def test_who_has_no_room_is_sent_no_more_until_he_says_so() -> None:
+    alice, bob = Machine(NARROW, ALICE), Machine(NARROW, BOB)
+    bob.free = 0
     meet(alice, bob)
-    assert carry(alice, bob) == [b"1", b"2"]
+    carry(alice, bob)
+    carry(bob, alice)
+    blocked(alice, bob)
+    bob.free = 5
+    (word,) = bob.frames()
+    assert word.specials == [Window(13)]
+    alice.hear(word)
+    assert carry(alice, bob) == [b"8", b"9", b"10", b"11"]
+    bob.free = 1
+    carry(bob, alice)
+    assert alice.frames() == []  # a whole frame goes, or none
 
 
-def test_giving_up_gives_back_what_never_left() -> None:
-    alice, bob = acquainted(changed(CONFIG, window_messages=1))
-    sent, waiting = alice.push(b"sent"), alice.push(b"waiting")
-    frames(alice)
-    assert alice.give_up() == [waiting]
-    assert alice.queued == 1
+def test_room_is_told_again_over_a_new_link() -> None:
+    # It was said over the old one, and lost with it.
+    alice, bob = Machine(NARROW, ALICE), Machine(NARROW, BOB)
+    bob.free = 0
     meet(alice, bob)
-    assert carry(alice, bob) == [b"sent"]
-    assert alice.on_frame(as_read(frames(bob)[0]), PLENTY)[1] == delivered(sent)
+    blocked(alice, bob)
+    bob.free = 12
+    assert [frame.specials for frame in bob.frames()] == [[Window(20)]]  # lost
+    alice.outflow.on_link_lost()
+    meet(alice, bob)
+    carry(bob, alice)
+    assert carry(alice, bob) == [b"%d" % n for n in range(8, 20)]
+
+
+def test_room_is_told_again_when_another_link_takes_over() -> None:
+    alice, bob = Machine(NARROW, ALICE), Machine(NARROW, BOB)
+    bob.free = 0
+    meet(alice, bob)
+    blocked(alice, bob)
+    bob.free = 12
+    assert [frame.specials for frame in bob.frames()] == [[Window(20)]]  # lost
+    alice.on_switched()
+    bob.on_switched()
+    carry(bob, alice)
+    assert carry(alice, bob) == [b"%d" % n for n in range(8, 20)]
+
+
+def test_who_forgot_a_pair_tells_its_room_anew() -> None:
+    alice, bob = Machine(NARROW, ALICE), Machine(NARROW, BOB)
+    bob.free = 0
+    meet(alice, bob)
+    blocked(alice, bob)
+    alice.outflow.on_link_lost()
+    forgetful = Machine(NARROW, BOB, bob.memory())
+    forgetful.free = 6  # less than its first window, of which Alice knows nothing
+    meet(alice, forgetful)
+    carry(forgetful, alice)
+    assert carry(alice, forgetful) == [b"8", b"9", b"10", b"11"]
+
+
+def test_a_frame_for_which_there_is_never_room_as_a_whole_is_taken_in_parts() -> None:
+    # The receiver's frames are smaller than ours: waiting for room for all of one would be for ever.
+    alice, bob = Machine(NARROW, ALICE), Machine(NARROW, BOB)
+    bob.free = 0
+    meet(alice, bob)
+    blocked(alice, bob)
+    took: list[bytes] = []
+    now = 0.0
+    while alice.outflow.queued and now < 60:
+        bob.free = 2
+        carry(bob, alice, now)
+        alice.frames(now) or alice.outflow.on_timer(now)
+        for frame in alice.frames(now):
+            new = bob.hear(frame)
+            bob.free -= len(new)
+            took += new
+        now += 0.25
+    assert took == [b"%d" % n for n in range(8, 20)]
 
 
 # --- processes and memories ---
@@ -357,35 +339,37 @@ def test_the_first_hello_remembers_nobody() -> None:
 
 def test_a_later_hello_says_where_we_were() -> None:
     alice, bob = acquainted()
-    alice.push(b"1")
+    alice.say(b"1")
     carry(alice, bob)
-    alice.on_frame(as_read(frames(bob)[0]), PLENTY)
-    alice.push(b"2")
+    carry(bob, alice)
+    alice.say(b"2")
     assert alice.hello(b"record") == Hello(0, b"record", BOB, 2, 1)
     assert bob.hello(b"record") == Hello(0, b"record", ALICE, 1, 2)
 
 
 def test_a_new_process_begins_at_one_and_the_old_one_s_messages_are_unknown() -> None:
     alice, bob = acquainted()
-    alice.push(b"done")
+    done = alice.say(b"done")
     carry(alice, bob)
-    alice.on_frame(as_read(frames(bob)[0]), PLENTY)
-    lost = alice.push(b"lost")
-    frames(alice)
-    never_left = alice.push(b"never left")
+    carry(bob, alice)
+    lost = alice.say(b"lost")
+    alice.frames()
+    never_left = alice.say(b"never left")
     reborn = Machine(CONFIG, b"bob---02")
-    assert meet(alice, reborn) == unknown(lost)
+    meet(alice, reborn)
+    assert states(done, lost, never_left) == [State.DELIVERED, State.UNKNOWN, State.QUEUED]
     assert alice.their_incarnation == b"bob---02"
     assert carry(alice, reborn) == [b"never left"]
-    assert alice.on_frame(as_read(frames(reborn)[0]), PLENTY)[1] == delivered(never_left)
+    carry(reborn, alice)
+    assert states(lost, never_left) == [State.UNKNOWN, State.DELIVERED]
 
 
 def test_what_a_new_process_sends_is_not_taken_for_the_old_one_s() -> None:
     alice, bob = acquainted()
-    bob.push(b"before")
+    bob.say(b"before")
     assert carry(bob, alice) == [b"before"]
     reborn = Machine(CONFIG, b"bob---02")
-    reborn.push(b"after")
+    reborn.say(b"after")
     meet(reborn, alice)
     assert carry(reborn, alice) == [b"after"]
 
@@ -394,9 +378,9 @@ def test_what_a_new_process_sends_is_not_taken_for_the_old_one_s() -> None:
 def test_one_side_may_forget_a_pair_that_was_idle(who_dials: str) -> None:
     alice, bob = acquainted()
     for sender, receiver in [(alice, bob), (bob, alice)]:
-        sender.push(b"early")
+        sender.say(b"early")
         carry(sender, receiver)
-        sender.on_frame(as_read(frames(receiver)[0]), PLENTY)
+        carry(receiver, sender)
     carry(alice, bob)
     carry(bob, alice)
     forgetful = Machine(CONFIG, ALICE)
@@ -404,35 +388,48 @@ def test_one_side_may_forget_a_pair_that_was_idle(who_dials: str) -> None:
         meet(forgetful, bob)
     else:
         meet(bob, forgetful)
-    forgetful.push(b"to bob")
-    bob.push(b"to alice")
+    forgetful.say(b"to bob")
+    bob.say(b"to alice")
     assert carry(forgetful, bob) == [b"to bob"]
     assert carry(bob, forgetful) == [b"to alice"]
 
 
 def test_a_hello_that_speaks_of_another_incarnation_says_nothing_of_ours() -> None:
     alice, _ = acquainted()
-    message = alice.push(b"m")
-    frames(alice)
+    message = alice.say(b"m")
+    alice.frames()
     stale = Hello(0, b"", b"alice-00", 5, 2)  # it would acknowledge, and skip
     assert alice.on_hello(stale, BOB) == []
     assert alice.hello(b"") == Hello(0, b"", BOB, 1, 1)
-    assert not alice.abandon(message)
+    assert message.state is State.SENT
 
 
 # Who forgets a pair keeps its memory: else it would take the other's unacknowledged messages for new ones.
-def test_a_message_is_not_enqueued_twice_after_the_receiver_forgot_the_pair() -> None:
+def test_a_message_is_not_taken_twice_after_the_receiver_forgot_the_pair() -> None:
     alice, bob = acquainted()
-    alice.push(b"m")
+    alice.say(b"m")
     assert carry(alice, bob) == [b"m"]
-    frames(bob)  # the acknowledgement is lost with the link
-    alice.on_link_lost()
-    bob.on_link_lost()
-    assert not bob.queued  # so `Messenger` may forget the pair
+    bob.frames()  # the acknowledgement is lost with the link
+    alice.outflow.on_link_lost()
+    bob.outflow.on_link_lost()
+    assert bob.is_idle  # so `Messenger` may forget the pair
     forgetful = Machine(CONFIG, BOB, bob.memory())
     meet(alice, forgetful)
     assert carry(alice, forgetful) == []
-    assert not alice.queued
+    assert alice.outflow.queued == 0
+
+
+def test_a_pair_with_something_unconfirmed_is_not_idle() -> None:
+    # Its memory would acknowledge what is not safe yet.
+    alice, bob = acquainted()
+    alice.say(b"m")
+    (frame,) = alice.frames()
+    ((taken,), _) = bob.on_frame(read_frame(write_frame(frame)), lambda _: PLENTY)
+    assert bob.is_idle
+    bob.inflow.confirm_later(taken)
+    assert not bob.is_idle
+    bob.inflow.confirm(taken)
+    assert bob.is_idle
 
 
 # --- what a stranger may say ---
@@ -441,19 +438,30 @@ huge = st.sampled_from([0, 1, 2, 2**31, 2**32, 2**62, 2**63 - 1, 2**63, 2**64 - 
     0, 2**64 - 1
 )
 strange_hellos = st.builds(Hello, st.just(0), st.just(b""), st.sampled_from([b"", ALICE, BOB, b"1"]), huge, huge)
-strange_frames = st.builds(MessageFrame, huge, huge, st.lists(st.just(b"m"), max_size=3), st.just([]))
+strange_specials = st.builds(Window, huge) | st.builds(Held, st.lists(st.tuples(huge, huge), max_size=3))
+strange_frames = st.builds(
+    MessageFrame,
+    st.integers(0, 1),
+    huge,
+    huge,
+    st.lists(st.sampled_from([b"m", None]), max_size=3),
+    st.lists(strange_specials, max_size=2),
+)
 
 
 def test_an_acknowledgement_of_what_was_never_sent_is_ignored() -> None:
     alice, _ = acquainted()
-    message = alice.push(b"m")
-    assert alice.on_frame(MessageFrame(0, 1, [], []), PLENTY)[1] == []  # it has not left yet
-    frames(alice)
+    message = alice.say(b"m")
+    alice.hear(Frame(0, 0, 1, [], []))
+    assert message.state is State.QUEUED
+    alice.frames()
     for ack in [2, 3, 2**63, 2**64 - 1]:
-        assert alice.on_frame(MessageFrame(0, ack, [], []), PLENTY)[1] == []
+        alice.hear(Frame(0, 0, ack, [], []))
         assert alice.on_hello(Hello(0, b"", ALICE, 1, min(ack + 1, 2**64 - 1)), BOB) == []
-        frames(alice)
-    assert alice.on_frame(MessageFrame(0, 1, [], []), PLENTY)[1] == delivered(message)
+        alice.frames()
+        assert message.state is State.SENT
+    alice.hear(Frame(0, 0, 1, [], []))
+    assert message.state is State.DELIVERED
 
 
 @pytest.mark.parametrize("number", [2**63 - 1, 2**63, 2**64 - 100, 2**64 - 1])
@@ -461,11 +469,13 @@ def test_whoever_claims_to_be_at_the_end_of_all_numbers_does_not_take_us_there(n
     for base, expect in [(number, 1), (1, number), (number, number)]:
         alice = Machine(CONFIG, ALICE)
         alice.on_hello(Hello(0, b"", ALICE, base, expect), BOB)
-        alice.on_frame(MessageFrame(base, 0, [b"m"] * 256, []), PLENTY)
+        alice.hear(Frame(0, base, 0, [b"m"] * 256, [Window(number)]))
         for _ in range(600):
-            alice.push(b"m")
-        assert sum(len(as_read(frame).messages) for frame in frames(alice)) == 600
-        assert as_read(Frame(0, 0, 0, [], [alice.hello(b"")])).specials == [alice.hello(b"")]
+            alice.say(b"m")
+        sent = alice.frames()
+        assert sum(len(read_frame(write_frame(frame)).messages) for frame in sent) == 600
+        hello = alice.hello(b"")
+        assert read_frame(write_frame(Frame(0, 0, 0, [], [hello]))).specials == [hello]
 
 
 @given(st.lists(strange_hellos | strange_frames, max_size=12), st.integers(0, 3))
@@ -476,27 +486,39 @@ def test_no_number_of_a_stranger_makes_us_raise_or_count_beyond_64_bits(
     alice.on_hello(Hello(0, b"", b"", 0, 0), BOB)
     now = 0.0
     for _ in range(pushed):
-        alice.push(b"m")
+        alice.say(b"m")
     for word in said:
         if isinstance(word, Hello):
             alice.on_hello(word, BOB)
         else:
-            accepted, _ = alice.on_frame(word, PLENTY)
-            assert len(accepted) <= len(word.messages)
-        alice.push(b"m")
-        for frame in frames(alice, now):
-            assert read_frame(write_frame(frame)).messages == frame.messages
+            taken, _ = alice.on_frame(word, lambda _: PLENTY)
+            assert sum(len(one.messages) for one in taken) <= 12 * 3
+        alice.say(b"m")
+        for frame in alice.frames(now):
+            assert read_frame(write_frame(frame)) == frame
         hello = alice.hello(b"")
         assert read_frame(write_frame(Frame(0, 0, 0, [], [hello]))).specials == [hello]
-        now = alice.deadline or now
-        alice.on_timer(now)
+        if alice.outflow.deadline < inf:
+            now = alice.outflow.deadline
+            alice.outflow.on_timer(now)
 
 
 # --- the courier ---
 
 SMALL = changed(
-    CONFIG, window_messages=6, window_bytes=40, frame_messages=3, frame_bytes=30, inbox_messages=5, max_waiting=12
+    CONFIG,
+    window_messages=6,
+    window_bytes=60,
+    first_window=5,
+    window_step=2,
+    max_held=2,
+    frame_messages=3,
+    frame_bytes=30,
+    max_waiting=12,
 )
+MAX_ROOM = 6
+PLAIN, DURABLE = 0, 1
+"""Kinds. What is durable is not acknowledged before it was confirmed."""
 
 
 @dataclass(eq=False)
@@ -508,6 +530,8 @@ class Line:
     """Which process stands at each end."""
     under_way: tuple[deque[bytes], deque[bytes]] = field(default_factory=lambda: (deque(), deque()))
     """Frames on their way to end 0 and to end 1."""
+    full: set[int] = field(default_factory=set)
+    """Ends at which its queue takes nothing more now."""
     ended: bool = False
     """Nothing more goes in."""
     left: set[int] = field(default_factory=set)
@@ -515,17 +539,16 @@ class Line:
 
 
 class Side:
-    """A peer with its inbox and what `Messenger` does for a pair: which links it has, and when it greets."""
+    """A peer with its inbox and what `Messenger` and `Linking` do for a pair: which links it has, when it greets."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.generation = 0
         self.next_number = 0
-        self.inbox: deque[int] = deque()
-        self.enqueued: list[tuple[bytes, int]] = []
-        """(incarnation of the sender, number) of all that this incarnation took."""
-        self.history: dict[bytes, list[tuple[bytes, int]]] = {}
-        """`enqueued` of each incarnation."""
+        self.taken: list[int] = []
+        """All that any process of this side ever took."""
+        self.confirmed: set[int] = set()
+        """Of what is durable, what is safe."""
         self.begin()
 
     @property
@@ -537,12 +560,17 @@ class Side:
         self.generation += 1
         self.lines: list[Line] = []
         """Those that passed HELLO; the last one is used."""
-        self.pending: dict[Outgoing, int] = {}
-        self.sent_to: dict[Outgoing, bytes] = {}
-        """To which incarnation a message went first."""
-        self.outcomes: dict[int, Outcome] = {}
-        self.inbox.clear()
-        self.enqueued = self.history[self.incarnation] = []
+        self.receipts: dict[int, Receipt] = {}
+        self.states: dict[int, State] = {}
+        """As they were when last looked at."""
+        self.lost: set[int] = set()
+        """What went to a process that is gone."""
+        self.room = {PLAIN: MAX_ROOM, DURABLE: MAX_ROOM}
+        """How much there would be with nothing in the inbox."""
+        self.inbox: dict[int, list[int]] = {PLAIN: [], DURABLE: []}
+        self.unconfirmed: list[Taken] = []
+        self.last: dict[bytes, int] = {}
+        """The last number that this process took from each of theirs."""
         self.meet(None)
 
     def meet(self, memory: Memory | None) -> None:
@@ -550,9 +578,22 @@ class Side:
         self.delivery = Delivery(SMALL, self.incarnation, memory)
         self.their_generation = 0
 
-    @property
-    def unacknowledged(self) -> int:
-        return sum(1 for message in self.pending if message.was_sent)
+    def free(self, kind: int) -> int:
+        return self.room[kind] - len(self.inbox[kind])
+
+    def count(self, *states: State) -> int:
+        return sum(1 for receipt in self.receipts.values() if receipt.state in states)
+
+
+FOLLOWS = {
+    State.QUEUED: set(State),
+    State.SENT: {State.SENT, State.UNKNOWN, State.DELIVERED},
+    State.UNKNOWN: {State.UNKNOWN, State.DELIVERED},
+    State.DELIVERED: {State.DELIVERED},
+    State.EXPIRED: {State.EXPIRED},
+    State.REFUSED: {State.REFUSED},
+}
+"""What a state may have become when it is looked at again."""
 
 
 class Courier:
@@ -562,35 +603,52 @@ class Courier:
         self.now = 0.0
         self.sides = (Side("a"), Side("b"))
         self.lines: list[Line] = []
-        self.dropped: set[int] = set()
-        """Messages that were abandoned or given up: they must never arrive."""
+        self.dropped: tuple[set[int], set[int]] = (set(), set())
+        """Messages of each side that never left: they must never arrive."""
 
     # --- what may happen ---
 
-    def push(self, who: int) -> None:
+    def push(self, which: int) -> None:
+        who = which % 2
         side = self.sides[who]
-        if side.delivery.queued >= SMALL.max_waiting:
+        if side.delivery.outflow.queued >= SMALL.max_waiting:
             return
         number = side.next_number
         side.next_number += 1
-        side.pending[side.delivery.push(b"%d" % number)] = number
-        self.flush(who)
+        life_s = (inf, inf, 5.0, 0.3)[which // 2 % 4]
+        kind = DURABLE if which // 8 % 4 == 0 else PLAIN
+        side.receipts[number] = side.delivery.outflow.push(b"%d" % number, kind, self.now + life_s)
+        if which // 32 % 2:  # else others may join it
+            self.flush(who)
 
-    def abandon(self, which: int) -> None:
+    def flush(self, who: int) -> None:
+        side = self.sides[who]
+        while side.lines and (frame := side.delivery.take_frame(self.now, side.free(PLAIN))) is not None:
+            assert len(frame.messages) <= SMALL.frame_messages
+            size = sum(len(data or b"") + 5 for data in frame.messages)
+            assert size <= SMALL.frame_bytes or len(frame.messages) == 1
+            if not self.send(side.lines[-1], who, frame):
+                side.delivery.untake_frame(frame)
+                break
+
+    def withdraw(self, which: int) -> None:
         """Nobody waits for one of the messages any more."""
         who = which % 2
         side = self.sides[who]
-        if side.pending:
-            message = list(side.pending)[which // 2 % len(side.pending)]
-            if side.delivery.abandon(message):
-                self.dropped.add(self.unique(who, side.pending.pop(message)))
+        if side.receipts:
+            number, receipt = list(side.receipts.items())[-1 - which // 2 % min(8, len(side.receipts))]
+            was_queued = receipt.state is State.QUEUED
+            assert side.delivery.outflow.withdraw(receipt) == was_queued
+            if was_queued:
+                assert receipt.state is State.EXPIRED
+                self.dropped[who].add(number)
 
     def give_up(self, who: int) -> None:
         """Dialling led nowhere."""
         side = self.sides[who]
         if not side.lines:
-            for message in side.delivery.give_up():
-                self.dropped.add(self.unique(who, side.pending.pop(message)))
+            side.delivery.outflow.drop_unsent((NotAccepted, "go away"))
+            side.delivery.outflow.doubt((DeliveryUnknown, "nobody there"))
 
     def dial(self, who: int) -> None:
         if len(self.lines) < 4:
@@ -612,18 +670,42 @@ class Courier:
         for line in [line for line in self.lines if line.ended and who not in line.left]:
             self.leave(line, who)
 
+    def fill(self, which: int) -> None:
+        """The queue of a line has no room, or has room again."""
+        if self.lines:
+            self.lines[which // 2 % len(self.lines)].full ^= {which % 2}
+            self.flush(which % 2)
+
     def tick(self, who: int) -> None:
         """Time passes until this side's timer runs out."""
         side = self.sides[who]
-        deadline = side.delivery.deadline
-        if deadline is not None:
+        deadline = side.delivery.outflow.deadline
+        if deadline < inf:
             self.now = max(self.now, deadline)
-            side.delivery.on_timer(self.now)
+            side.delivery.outflow.on_timer(self.now)
             self.flush(who)
 
-    def read(self, who: int) -> None:
-        """The app takes what is in its inbox."""
-        self.sides[who].inbox.clear()
+    def read(self, which: int) -> None:
+        """The app takes some of what is in its inbox."""
+        side = self.sides[which % 2]
+        for inbox in side.inbox.values():
+            del inbox[: 1 + which // 2 % MAX_ROOM]
+        self.flush(which % 2)
+
+    def confirm(self, which: int) -> None:
+        """Something is safe; not necessarily what came first."""
+        side = self.sides[which % 2]
+        if side.unconfirmed:
+            taken = side.unconfirmed.pop(which // 2 % len(side.unconfirmed))
+            side.confirmed |= {int(data) for data in taken.messages}
+            side.delivery.inflow.confirm(taken)
+            self.flush(which % 2)
+
+    def squeeze(self, which: int) -> None:
+        """Others fill the inbox, or leave it."""
+        side = self.sides[which % 2]
+        side.room = {PLAIN: which // 2 % (MAX_ROOM + 1), DURABLE: which // 16 % (MAX_ROOM + 1)}
+        self.flush(which % 2)
 
     def restart(self, who: int) -> None:
         """The process dies, and another begins. What the old one said last may still arrive."""
@@ -641,42 +723,26 @@ class Courier:
 
     def forget_all(self, who: int) -> None:
         """Of more peers than can be remembered, nothing is kept. What the other had sent by then may come twice."""
-        if self.is_idle(who) and not self.sides[1 - who].unacknowledged:
+        if self.is_idle(who) and not self.sides[1 - who].delivery.outflow.queued:
             self.sides[who].meet(None)
 
     def is_idle(self, who: int) -> bool:
         side = self.sides[who]
         dialling = any(line.dialler == who and who not in line.left for line in self.lines)
-        return not (side.lines or dialling or side.delivery.queued)
+        return not (side.lines or dialling) and side.delivery.is_idle
 
     # --- how it happens ---
 
-    @staticmethod
-    def unique(who: int, number: int) -> int:
-        return 2 * number + who
-
     def greet(self, line: Line, who: int) -> None:
         hello = self.sides[who].delivery.hello(self.sides[who].incarnation)
+        line.full.discard(who)  # a new one has room
         self.send(line, who, Frame(0, 0, 0, [], [hello]))
 
-    def send(self, line: Line, who: int, frame: Frame) -> None:
-        if not line.ended:
-            line.under_way[1 - who].append(write_frame(frame))
-
-    def flush(self, who: int) -> None:
-        side = self.sides[who]
-        if not side.lines:
-            return
-        while (frame := side.delivery.take_frame(self.now)) is not None:
-            assert len(frame.messages) <= SMALL.frame_messages
-            size = sum(len(data) + 5 for data in frame.messages)
-            assert size <= SMALL.frame_bytes or len(frame.messages) == 1
-            self.send(side.lines[-1], who, frame)
-        for message in side.pending:
-            if message.was_sent:
-                side.sent_to.setdefault(message, side.delivery.their_incarnation)
-        assert side.unacknowledged <= SMALL.window_messages
-        assert side.delivery.queued <= SMALL.max_waiting
+    def send(self, line: Line, who: int, frame: Frame) -> bool:
+        if line.ended or who in line.full:
+            return False
+        line.under_way[1 - who].append(write_frame(frame))
+        return True
 
     def arrive(self, line: Line, to: int) -> None:
         if to in line.left or not line.under_way[to]:
@@ -684,15 +750,18 @@ class Courier:
         frame = read_frame(line.under_way[to].popleft())
         side = self.sides[to]
         for special in frame.specials:
-            assert isinstance(special, Hello)
-            if not self.greeted(line, to, special):
+            if isinstance(special, Hello) and not self.greeted(line, to, special):
                 return
-        room = SMALL.inbox_messages - len(side.inbox)
-        accepted, settled = side.delivery.on_frame(frame, room)
-        assert len(accepted) <= room
-        for data in accepted:
-            self.enqueue(to, int(data))
-        self.settle(to, settled)
+        free = {PLAIN: side.free(PLAIN), DURABLE: side.free(DURABLE)}
+        taken, _ = side.delivery.on_frame(frame, free.__getitem__)
+        for kind, room in free.items():
+            assert sum(len(one.messages) for one in taken if one.kind == kind) <= max(0, room), "more than fits"
+        for one in taken:
+            for data in one.messages:
+                self.enqueue(to, one.kind, int(data))
+            if one.kind == DURABLE:
+                side.unconfirmed.append(one)
+                side.delivery.inflow.confirm_later(one)
         self.flush(to)
 
     def greeted(self, line: Line, to: int, hello: Hello) -> bool:
@@ -706,34 +775,29 @@ class Courier:
             for old in list(side.lines):
                 self.leave(old, to)
         side.their_generation = generation
-        side.lines.append(line)
-        self.settle(to, side.delivery.on_hello(hello, hello.record))
+        if line.dialler == 1 and any(other.dialler == 0 for other in side.lines):
+            side.lines.insert(0, line)  # it is the spare one
+        else:
+            side.lines.append(line)
+            before = side.delivery.their_incarnation
+            batches = side.delivery.on_hello(hello, hello.record)
+            if before not in (b"", hello.record):
+                gone = {n for n, receipt in side.receipts.items() if receipt.batch in batches}
+                side.lost |= {n for n in gone if side.receipts[n].state is State.UNKNOWN}
         if line.dialler != to:
             self.greet(line, to)
         return True
 
-    def enqueue(self, to: int, number: int) -> None:
-        side = self.sides[to]
+    def enqueue(self, to: int, kind: int, number: int) -> None:
+        side, other = self.sides[to], self.sides[1 - to]
+        assert number not in side.taken, "taken twice"
+        assert number not in self.dropped[1 - to], "what never left arrived"
+        assert number < other.next_number
         sender = side.delivery.their_incarnation
-        assert (sender, number) not in side.enqueued, "enqueued twice"
-        assert self.unique(1 - to, number) not in self.dropped, "what was dropped arrived"
-        earlier = [n for incarnation, n in side.enqueued if incarnation == sender]
-        assert not earlier or earlier[-1] < number, "out of order"
-        side.enqueued.append((sender, number))
-        side.inbox.append(number)
-        assert len(side.inbox) <= SMALL.inbox_messages
-
-    def settle(self, who: int, settled: list[Settled]) -> None:
-        side, other = self.sides[who], self.sides[1 - who]
-        for message, outcome in settled:
-            number = side.pending.pop(message)
-            side.outcomes[number] = outcome
-            receiver = side.sent_to[message]
-            if outcome is Outcome.DELIVERED:
-                took = other.history[receiver]
-                assert took.count((side.incarnation, number)) == 1, "acknowledged, but not enqueued once"
-            else:
-                assert receiver != other.incarnation, "unknown, though the receiver was not started again"
+        assert side.last.get(sender, -1) < number, "out of order"
+        side.last[sender] = number
+        side.taken.append(number)
+        side.inbox[kind].append(number)
 
     def end(self, line: Line, *lost: int) -> None:
         """Nothing more goes into the line, and what was on its way to `lost` never arrives."""
@@ -747,13 +811,40 @@ class Courier:
         line.left.add(who)
         side = self.sides[who]
         if line in side.lines:
+            was_used = line is side.lines[-1]
             side.lines.remove(line)
             if not side.lines:
-                side.delivery.on_link_lost()
+                side.delivery.outflow.on_link_lost()
+            elif was_used:
+                side.delivery.on_switched()
         self.sweep()
 
     def sweep(self) -> None:
         self.lines = [line for line in self.lines if len(line.left) < 2]
+
+    # --- what has to be true ---
+
+    def check(self) -> None:
+        for who, side in enumerate(self.sides):
+            other = self.sides[1 - who]
+            outflow, inflow = side.delivery.outflow, side.delivery.inflow
+            for number, receipt in side.receipts.items():
+                state = receipt.state
+                assert state in FOLLOWS[side.states.get(number, State.QUEUED)]
+                side.states[number] = state
+                if state is State.DELIVERED:
+                    assert number in other.taken, "acknowledged, but not taken"
+                    assert receipt.batch.kind == PLAIN or number in other.confirmed, "acknowledged, but not safe"
+                elif state in (State.QUEUED, State.EXPIRED, State.REFUSED):
+                    assert number not in other.taken, f"taken, though it is {state}"
+                    if state is not State.QUEUED:
+                        self.dropped[who].add(number)
+                        assert receipt.batch.error(receipt.index) is not None
+            in_flight = side.count(State.SENT, State.UNKNOWN) - len(side.lost)
+            assert in_flight <= SMALL.window_messages
+            assert side.count(State.QUEUED) + in_flight <= outflow.queued <= SMALL.max_waiting
+            assert outflow.queued_bytes <= SMALL.max_waiting * 10
+            assert len(inflow.held) <= SMALL.max_held
 
     # --- the weather clears ---
 
@@ -762,50 +853,63 @@ class Courier:
         for line in list(self.lines):
             self.leave(line, 0)
             self.leave(line, 1)
+        for side in self.sides:
+            side.room = {PLAIN: MAX_ROOM, DURABLE: MAX_ROOM}
         self.dial(0)
-        for _ in range(40):
-            while any(self.lines[0].under_way):
+        line = self.lines[0]
+        for _ in range(60):
+            while any(line.under_way) or any(side.unconfirmed or any(side.inbox.values()) for side in self.sides):
                 for who in (0, 1):
-                    self.read(who)
-                    self.arrive(self.lines[0], who)
-            if not any(side.pending for side in self.sides):
+                    self.arrive(line, who)
+                    self.read(who + 2 * (MAX_ROOM - 1))
+                    self.confirm(who)
+            if not any(side.delivery.outflow.queued for side in self.sides):
                 break
             self.tick(0)
             self.tick(1)
+        self.check()
         for side in self.sides:
-            assert not side.pending, f"{side.name} still waits for {list(side.pending.values())}"
-            assert side.delivery.queued == 0
-            assert side.delivery.deadline is None
+            assert side.delivery.outflow.queued == side.delivery.outflow.queued_bytes == 0
+            assert side.count(State.QUEUED, State.SENT) == 0
+            unknown = {n for n, receipt in side.receipts.items() if receipt.state is State.UNKNOWN}
+            assert unknown == side.lost, "the other process lives, and yet nothing is known"
+            side.delivery.outflow.on_timer(self.now + 10.0)
+            assert side.delivery.outflow.deadline == inf
 
 
 WEIGHTS = {
     "deliver": 50,
-    "push": 18,
+    "push": 20,
     "tick": 8,
     "dial": 6,
     "notice": 6,
     "read": 6,
+    "confirm": 6,
+    "squeeze": 4,
+    "fill": 4,
     "cut": 3,
     "forget": 4,
     "forget_all": 2,
-    "abandon": 2,
+    "withdraw": 3,
     "give_up": 1,
     "restart": 1,
 }
 STEPS = [step for step, weight in WEIGHTS.items() for _ in range(weight)]
+WIDE = {"deliver", "push", "read", "confirm", "squeeze", "fill", "cut", "withdraw"}
+"""Steps that are told more than a side."""
 journeys = st.binary(min_size=600, max_size=600)
 """Two bytes are one step: what happens, and to whom or what."""
 
 
-def travel(courier: Courier, journey: bytes, never: str = "") -> None:
+def travel(courier: Courier, journey: bytes, *never: str, tell: Callable[[str], None] = note) -> None:
     for what, which in zip(journey[::2], journey[1::2], strict=True):
         name = STEPS[what % len(STEPS)]
-        step = getattr(courier, name)
-        whom = which if name in ("deliver", "cut", "abandon") else which % 2
-        if name == never or (name in ("deliver", "cut") and not courier.lines):
+        if name in never or (name in ("deliver", "cut", "fill") and not courier.lines):
             continue
-        note(f"{name} {whom}")
-        step(whom)
+        whom = which if name in WIDE else which % 2
+        tell(f"{name} {whom}")
+        getattr(courier, name)(whom)
+        courier.check()
 
 
 @settings(max_examples=200)
@@ -818,9 +922,28 @@ def test_whatever_the_courier_does_nothing_is_lost_doubled_or_reordered(journey:
 
 @settings(max_examples=100)
 @given(journeys)
-def test_without_restarts_everything_is_delivered(journey: bytes) -> None:
+def test_without_restarts_and_with_patience_everything_is_delivered(journey: bytes) -> None:
     courier = Courier()
-    travel(courier, journey, never="restart")
+    travel(courier, journey, "restart", "give_up", "withdraw")
     courier.clear_up()
     for side in courier.sides:
-        assert set(side.outcomes.values()) <= {Outcome.DELIVERED}
+        patient = [receipt for receipt in side.receipts.values() if receipt.batch.deadline == inf]
+        assert {receipt.state for receipt in patient} <= {State.DELIVERED}
+
+
+def test_the_courier_brings_about_all_that_it_should() -> None:
+    # A courier that got lost on the way would find nothing wrong.
+    rng = Random(5)
+    seen: Counter[str] = Counter()
+    for _ in range(30):
+        courier = Courier()
+        travel(courier, rng.randbytes(600), tell=lambda _: None)
+        for side in courier.sides:
+            seen.update(receipt.state for receipt in side.receipts.values())
+            seen["taken"] += len(side.taken)
+            seen["lost"] += len(side.lost)
+            seen["restarted"] += side.generation - 1
+            seen["held"] += bool(side.delivery.inflow.held)
+            seen["cannot be sent"] += side.delivery.outflow.has_unsent
+    assert set(seen) == {*State, "taken", "lost", "restarted", "held", "cannot be sent"}
+    assert seen["taken"] > 300

@@ -23,16 +23,18 @@ from support import (
 )
 
 from atonce_sim.world import World
+from dht_atonce.codec import encode
 from dht_atonce.config import DhtConfig
 from dht_atonce.dht.contact import Contact, contact_at, share_contacts
-from dht_atonce.dht.gate import Bucket, Buckets, Gate, Verdict
+from dht_atonce.dht.gate import Bucket, Buckets, Gate, TurnedAway, Verdict
 from dht_atonce.dht.node import DhtNode
 from dht_atonce.dht.protocol import Answer, SealedProtocol
-from dht_atonce.dht.sealing import key_request
+from dht_atonce.dht.sealing import PacketType, key_request
 from dht_atonce.dht.wire import FLAG_NO_SEAT, FindNode, Ping, Store
 from dht_atonce.endpoints import Address, pack_address
 
 ID = b"requestI"
+REQUEST = PacketType.REQUEST
 KEY, OTHER = node_key(1).public, node_key(2).public
 HOME = pack_address(Address("51.0.0.1", 4000))
 CONFIG = DhtConfig(
@@ -141,6 +143,39 @@ def test_beyond_their_limit_strangers_are_sent_cookies_and_beyond_another_nothin
     gate.on_proved(KEY, 0.0)
     assert gate.on_request(KEY, HOME, is_proved=False, now=0.0) is Verdict.PASS
     assert gate.on_request(OTHER, HOME, is_proved=True, now=0.0) is Verdict.PASS
+
+
+def test_who_was_turned_away_and_asks_again_has_a_cookie_before_those_who_come_once() -> None:
+    gate = Gate(DhtConfig(new_keys_per_s=1, cookie_answers_per_s=100, second_tries_per_s=20), local=True)
+    rng = random.Random(1)
+
+    def flood(now: float) -> None:
+        for _ in range(200):
+            gate.on_request(rng.randbytes(32), rng.randbytes(6), is_proved=False, now=now)
+
+    newcomers = [(key(number), home(number)) for number in range(10)]
+    verdicts: list[list[Verdict]] = []
+    for now in (0.0, 0.5):
+        flood(now)
+        verdicts.append([gate.on_request(*one, is_proved=False, now=now) for one in newcomers])
+    assert verdicts == [[Verdict.COOKIE_RATE] * 10, [Verdict.COOKIE] * 10]
+    # So it is for whoever could not even wait.
+    assert [gate.on_crowded_out(home(99), now) for now in (0.5, 0.5)] == [Verdict.CROWD, Verdict.COOKIE]
+    # They are as bounded as all else: whoever asks twice from each of many addresses gains no more than that.
+    again = [(key(number), home(number)) for number in range(100, 150)]
+    for _ in range(2):
+        counted = Counter(gate.on_request(*one, is_proved=False, now=0.5) for one in again)
+    assert counted == {Verdict.COOKIE: 9, Verdict.COOKIE_RATE: 41}
+
+
+def test_who_was_turned_away_long_ago_is_forgotten() -> None:
+    away = TurnedAway(2.0)
+    assert [away.again(HOME, now) for now in (0.0, 1.9, 3.9, 5.9, 9.9)] == [False, True, True, True, False]
+    rng = random.Random(2)
+    for _ in range(15_000):
+        away.again(rng.randbytes(6), 10.0)
+    mistaken = sum(away.again(rng.randbytes(6), 10.0) for _ in range(1000))
+    assert mistaken <= 40
 
 
 def test_one_address_has_few_requests_without_a_cookie_and_an_office_behind_it_goes_on() -> None:
@@ -330,14 +365,14 @@ async def test_a_reply_that_nobody_waits_for_is_not_even_opened() -> None:
     world = World()
     node = await start_node(world, LOCAL)
     opened: list[bytes] = []
-    sealer_open = node.shared.sealer.open
+    sealer_body = node.shared.sealer.body
 
     class Watching:
         seal = node.shared.sealer.seal
 
-        def open(self, data: bytes) -> object:
+        def body(self, data: bytes, kind: int, sender: bytes) -> bytes:
             opened.append(data)
-            return sealer_open(data)
+            return sealer_body(data, kind, sender)
 
     node.shared.sealer = Watching()  # type: ignore[assignment]
     silent, thief = Stranger(world), Stranger(world, 1001)
@@ -405,6 +440,40 @@ async def test_key_requests_beyond_their_rate_get_no_answer() -> None:
     joining = await start_node(world, LOCAL)
     assert await joining.bootstrap([way_in(node)[:2]]) == 1
     await close(node, joining)
+
+
+@virtual
+async def test_whoever_has_a_cookie_is_served_before_a_crowd_of_strangers() -> None:
+    world = World()
+    node, known, stranger = await start_node(world), Stranger(world, 1), Stranger(world, 2)
+    reply = await known.asks(node, Ping(0, ID, FLAG_NO_SEAT))
+    assert reply is not None
+    served: list[bytes] = []
+    protocol(node).on_request = lambda sender, *_: served.append(sender.key)
+    hears, request = protocol(node).datagram_received, encode(Ping(0, ID, FLAG_NO_SEAT))
+    key = node.shared.node_key.public
+
+    def crowd(number: int) -> None:
+        sealed = stranger.sealer.seal(REQUEST, key, request, number.to_bytes(24, "big"))
+        hears(sealed, Address(public_ip(number), 4000))
+
+    # All of it in one turn of the loop, the known one last.
+    for number in range(300):
+        crowd(number)
+    hears(known.sealer.seal(REQUEST, key, request, bytes(24), reply.cookie), known.address)
+    assert served == [stranger.node_key.public] * 16 + [known.node_key.public]
+    await asyncio.sleep(0)
+    assert len(served) == 2 * 16 + 1
+    await asyncio.sleep(1)
+    assert len(served) == 16 + 1 + 256  # as many as can wait
+    assert node.counters["dht.over_waiting"] == 300 - 16 - 256
+    assert node.counters["dht.cookies"] == 0
+    # Nobody who waits is served after the end.
+    for number in range(300):
+        crowd(number)
+    await close(node)
+    await asyncio.sleep(1)
+    assert len(served) == 16 + 1 + 256 + 16
 
 
 @virtual

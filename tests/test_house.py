@@ -70,6 +70,9 @@ PURE = [
     "dht_atonce/memo.py",
     "dht_atonce/records/*.py",
     "dht_atonce/watchdog.py",
+    "dht_atonce/presence/sight.py",
+    "dht_atonce/messaging/inflow.py",
+    "dht_atonce/messaging/outflow.py",
     *(
         f"dht_atonce/dht/{name}.py"
         for name in (

@@ -58,6 +58,39 @@ def test_the_nearest_are_asked_first_and_no_more_than_alpha_at_once() -> None:
     assert search.requests == 6
 
 
+def test_with_a_lead_few_are_in_flight_until_the_nearest_have_answered_or_a_moment_is_over() -> None:
+    everybody = near(*range(1, 21))
+    search = lookup(everybody, need=20, eager=True, lead=2)
+    assert search.next(0.0, HEDGE) == everybody[:2]
+    search.on_reply(everybody[0], [], None)
+    assert search.next(0.0, HEDGE) == everybody[2:4]  # one in the place of it, and one more
+    search.on_reply(everybody[1], [], None)
+    assert len(search.next(0.0, HEDGE)) == CONFIG.eager_alpha + 2 - 2
+    search = lookup(everybody, need=20, eager=True, lead=2)
+    assert search.next(0.0, HEDGE) == everybody[:2]
+    assert search.deadline(HEDGE) == CONFIG.publish_lead_s
+    assert search.next(CONFIG.publish_lead_s, HEDGE) == everybody[2 : CONFIG.eager_alpha]
+
+
+def test_who_leads_has_answered_is_among_the_nearest_and_within() -> None:
+    a, b, c, d, e = near(1, 2, 3, 4, 50)
+    search = lookup([b, c, d, e], within=10)
+    asked = search.next(0.0, HEDGE)
+    assert asked == [b, c]
+    search.on_reply(c, [a], None)
+    assert search.leading(2) == []  # a and b are nearer, and have not answered
+    assert search.leading(3) == [c]
+    search.on_failure(b)
+    assert search.leading(2) == [c]
+    for contact in [a, d, e]:
+        while contact not in asked and (more := search.next(0.0, HEDGE)):
+            asked += more
+        if contact in asked:
+            search.on_reply(contact, [], None)
+    assert search.leading(2) == [a, c]
+    assert e not in search.leading(9)  # nobody who is farther than `within`
+
+
 def test_the_nearer_ones_that_answered_let_more_be_in_flight() -> None:
     everybody = near(*range(1, 21))
     search = lookup(everybody, need=20)
@@ -149,7 +182,9 @@ def test_it_ends_when_so_many_agree_however_near_they_are() -> None:
     assert search.next(0.0, HEDGE) == everybody[:4]
     search.on_reply(everybody[3], [], presence(seq=1))
     search.on_reply(everybody[1], [], presence(seq=2))  # the newest has one voice
-    assert search.next(0.0, HEDGE)
+    assert search.next(0.0, HEDGE) == []  # two are asked still, and one more is enough
+    assert search.end is None
+    assert search.next(HEDGE, HEDGE) == everybody[4:5]  # they are late
     assert search.end is None
     search.on_reply(everybody[2], [], presence(seq=2))
     assert search.next(0.0, HEDGE) == []
@@ -533,6 +568,7 @@ def test_who_is_outside_of_the_region_is_not_believed_alone_either() -> None:
         search.next(0.0, HEDGE)
         search.on_reply(first, [], presence())
         assert search.has_answer is believed
+        search.next(0.0, HEDGE)
         search.on_reply(beyond, [], presence())
         assert search.has_answer
 

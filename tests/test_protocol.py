@@ -865,3 +865,58 @@ async def test_each_family_has_a_protocol_of_its_own() -> None:
     assert knows(bob, alice)
     assert protocol(alice).router.find_neighbors(0)[0].address.family is Family.IPV6
     await close(alice, bob)
+
+
+# --- a moment ---
+
+
+async def answered(node: DhtNode, to: DhtNode) -> None:
+    """A PING and its answer, in a tenth of a second."""
+    protocol(node).ping(contact_of(to), lambda _: None)
+    await asyncio.sleep(0.1)
+
+
+@virtual
+async def test_an_answer_teaches_nothing_that_was_learnt_within_the_same_second() -> None:
+    world = World(latency_s=0.01)
+    alice, bob = await start_node(world), await start_node(world)
+    table = protocol(alice).router
+
+    async def heard_at() -> float:
+        await answered(alice, bob)
+        seat = table.seat_of(bob.shared.node_key.id)
+        assert seat is not None
+        return seat.last_answer
+
+    first = await heard_at()
+    assert await heard_at() == first
+    await asyncio.sleep(1.0)
+    assert await heard_at() > first + 1.0
+    await close(alice, bob)
+
+
+@virtual
+async def test_who_fails_and_answers_within_the_same_second_is_believed_again() -> None:
+    world = World(latency_s=0.01)
+    alice, bob = await start_node(world), await start_node(world)
+    await answered(alice, bob)
+    table, there = protocol(alice).router, contact_of(bob)
+    assert table.is_live(there)
+    protocol(alice)._on_unanswered(there, alice.shared.now())
+    assert not table.is_live(there)
+    await answered(alice, bob)
+    assert table.is_live(there)
+    await close(alice, bob)
+
+
+@virtual
+async def test_after_a_move_the_first_answer_tells_where_we_are_at_once() -> None:
+    world = World(latency_s=0.01)
+    alice, bob = await start_node(world), await start_node(world)
+    await answered(alice, bob)
+    assert alice.shared.observed.ip(Family.IPV4) == alice.addresses[0].ip
+    alice.on_elsewhere(moved=True)
+    assert alice.shared.observed.ip(Family.IPV4) is None
+    await answered(alice, bob)
+    assert alice.shared.observed.ip(Family.IPV4) == alice.addresses[0].ip
+    await close(alice, bob)

@@ -16,7 +16,7 @@ from atonce_sim.simulation import Options, simulate
 
 SIZES = {
     "half-dies": [40],
-    "long-sessions": [20],
+    "long-sessions": [24],  # of 20, one that died minutes ago has more seats than are allowed
     "quick-churn": [16],
     "churn": [30],
     "clock-skew": [40],
@@ -42,6 +42,7 @@ TRIMMED = {
     "hostile-liars": 16,
     "liars-at-a-key": 16,
     "loss-eviction": 12,
+    "no-faults-10k": 16,
     "redirect": 16,
     "resurrection": 16,
     "skew": 16,

@@ -36,6 +36,7 @@ from dht_atonce.dht.sealing import (
     read_key_reply,
 )
 from dht_atonce.discovery import seed_wire
+from dht_atonce.durable import wire as durable
 from dht_atonce.endpoints import Address, pack_address, unpack_address
 from dht_atonce.errors import RecordError, WireError
 from dht_atonce.identity import Identity, NodeKey, PeerId, node_id
@@ -410,28 +411,58 @@ def test_signatures_of_the_seed_handshake(vector: dict[str, str]) -> None:
 
 # --- 6. Messages ---
 
-SPECIALS: dict[str, Any] = {"Hello": frames.Hello, "Bye": frames.Bye}
+SPECIALS: dict[str, Any] = {
+    "Hello": frames.Hello,
+    "Bye": frames.Bye,
+    "Held": frames.Held,
+    "Window": frames.Window,
+}
 
 
 @vectors("frames", "frames")
 def test_frames(vector: dict[str, Any]) -> None:
-    messages = [unhex(message) for message in vector["messages"]]
+    messages = [None if message is None else unhex(message) for message in vector["messages"]]
     specials = []
     for special in vector["specials"]:
         fields = {name: value for name, value in special.items() if name != "type"}
         for name in {"record", "yours"} & set(fields):
             fields[name] = unhex(fields[name])
+        if "ranges" in fields:
+            fields["ranges"] = [(first, count) for first, count in fields["ranges"]]
         specials.append(SPECIALS[special["type"]](**fields))
-    frame = frames.Frame(vector["flags"], vector["seq0"], vector["ack"], messages, specials)
+    frame = frames.Frame(vector["kind"], vector["seq0"], vector["ack"], messages, specials)
     assert frames.write_frame(frame).hex() == vector["frame"]
-    assert frames.read_frame(unhex(vector["frame"])) == (vector["seq0"], vector["ack"], messages, specials)
+    assert frames.read_frame(unhex(vector["frame"])) == frame
 
-    tags = {"Hello": 1, "Bye": 2}
+    tags = {"Hello": 1, "Bye": 2, "Held": 3, "Window": 4}
     by_hand = [[tags[s["type"]], *(value for name, value in s.items() if name != "type")] for s in vector["specials"]]
     raw = plain(msgspec.msgpack.decode(unhex(vector["frame"])))
-    assert raw == [vector["flags"], vector["seq0"], vector["ack"], vector["messages"], by_hand]
+    assert raw == [vector["kind"], vector["seq0"], vector["ack"], vector["messages"], by_hand]
 
 
 @vectors("frames", "later frames")
 def test_a_later_minor_version_of_a_frame_is_understood(vector: dict[str, str]) -> None:
     assert frames.read_frame(unhex(vector["frame"])) == frames.read_frame(unhex(vector["same_as"]))
+
+
+# --- Durable messages ---
+
+
+@vectors("durable", "notes")
+def test_durable_notes(vector: dict[str, Any]) -> None:
+    fields = {name: value for name, value in vector.items() if name not in ("title", "type", "note")}
+    for name in {"round", "id", "data"} & set(fields):
+        fields[name] = unhex(fields[name])
+    kinds: dict[str, Any] = {kind.__name__: kind for kind in (durable.Parcel, durable.Stored, durable.Refused)}
+    kinds["Settled"] = durable.Settled
+    note = kinds[vector["type"]](**fields)
+    assert durable.pack(note).hex() == vector["note"]
+    assert durable.unpack(unhex(vector["note"])) == note
+
+    tags = {"Parcel": 1, "Stored": 2, "Refused": 3, "Settled": 4}
+    assert msgspec.msgpack.decode(unhex(vector["note"])) == [tags[vector["type"]], *fields.values()]
+
+
+@vectors("durable", "later notes")
+def test_a_later_minor_version_of_a_durable_note_is_understood(vector: dict[str, str]) -> None:
+    assert durable.unpack(unhex(vector["note"])) == durable.unpack(unhex(vector["same_as"]))

@@ -10,6 +10,8 @@ Mies 2007, bound a liar's share of a lookup too, and make each honest lookup lon
 from bisect import bisect
 from enum import Enum
 
+import msgspec
+
 from dht_atonce.dht.contact import Contact
 from dht_atonce.records import AnyRecord
 
@@ -37,22 +39,19 @@ class State(Enum):
 _CANDIDATE, _ASKED, _LATE, _OVERDUE, _ANSWERED, _FAILED = State
 
 
-class Candidate:
+class Candidate(msgspec.Struct, eq=False):
     """One node, and what became of it in this lookup."""
 
-    __slots__ = ("addresses", "asked_at", "contact", "credit", "hops", "record", "referrers", "state")
-
-    def __init__(self, contact: Contact, hops: int, referrer: "Candidate | None") -> None:
-        self.contact = contact
-        self.hops = hops
-        self.state = _CANDIDATE
-        self.asked_at = 0.0
-        self.addresses: list[Contact] | None = None
-        """All that were named, in the order in which they are tried; None: just `contact`, the present one."""
-        self.record: AnyRecord | None = None
-        self.credit = _CREDIT
-        self.referrers = None if referrer is None else [referrer]
-        """On whose word it is here; None: our own table's."""
+    contact: Contact
+    hops: int
+    referrers: "list[Candidate] | None"
+    """On whose word it is here; None: our own table's."""
+    state: State = _CANDIDATE
+    asked_at: float = 0.0
+    addresses: list[Contact] | None = None
+    """All that were named, in the order in which they are tried; None: just `contact`, the present one."""
+    record: AnyRecord | None = None
+    credit: int = _CREDIT
 
     @property
     def may_be_asked(self) -> bool:
@@ -117,6 +116,9 @@ class Candidates:
     def add_all(self, contacts: list[Contact], hops: int, referrer: Candidate | None) -> None:
         """Take up those that `referrer` (None: our own table) names. `hops`: how far they are then."""
         by_id = self._by_id
+        if not by_id and len(contacts) < _MAX_CANDIDATES:
+            self._begin(contacts, hops, referrer)
+            return
         for contact in contacts:  # nearly all of them are known by now
             known = by_id.get(contact.id)
             if known is None:
@@ -132,6 +134,21 @@ class Candidates:
                 and len(referrers) < _MAX_REFERRERS
             ):
                 referrers.append(referrer)
+
+    def _begin(self, contacts: list[Contact], hops: int, referrer: Candidate | None) -> None:
+        """`add_all` while there is nobody."""
+        by_id = self._by_id
+        for contact in contacts:
+            if contact.id in by_id:
+                by_id[contact.id].add_address(contact)
+            elif contact.id != self._own_id:
+                by_id[contact.id] = Candidate(contact, hops, None if referrer is None else [referrer])
+        target = self.target
+        order = self.order = list(by_id.values())
+        distances = self.distances = [candidate.contact.long_id ^ target for candidate in order]
+        if distances != sorted(distances):  # a table gives the nearest first
+            order.sort(key=lambda candidate: candidate.contact.long_id ^ target)
+            distances.sort()
 
     def settle(self) -> None:
         """Find out how many of the nearest have answered."""
@@ -149,7 +166,7 @@ class Candidates:
         distance = contact.long_id ^ self.target
         if len(self.order) >= _MAX_CANDIDATES and not self._make_room(distance):
             return
-        self._by_id[contact.id] = candidate = Candidate(contact, hops, referrer)
+        self._by_id[contact.id] = candidate = Candidate(contact, hops, None if referrer is None else [referrer])
         index = bisect(self.distances, distance)
         self.distances.insert(index, distance)
         self.order.insert(index, candidate)

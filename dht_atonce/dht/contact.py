@@ -11,6 +11,7 @@ __all__ = [
     "KEY_SIZE",
     "Contact",
     "contact_at",
+    "known_at",
     "pack_contact",
     "share_contacts",
     "shared_contact",
@@ -121,6 +122,11 @@ def contact_at(key: bytes, address: Address) -> Contact:
     """`Contact(key, address)`, maybe one that was made before."""
     packed = key + pack_address(address)
     return _POOL.young.get(packed) or _POOL.keep(_POOL.old.get(packed) or Contact(key, address))
+
+
+def known_at(packed: bytes) -> Contact | None:
+    """The contact with these bytes, if it is in use."""
+    return _POOL.young.get(packed)
 
 
 def stranger_at(key: bytes, address: Address) -> Contact:

@@ -47,6 +47,8 @@ class Crawl:
         """Contacts of the other family that replies named, by id."""
         self.strangers: list[Contact] = []
         """Those that answered and have no proof of our address yet."""
+        self.on_answered: Callable[[Crawl], None] | None = None
+        """Called when somebody has answered, before others are asked."""
         self._protocol = protocol
         self._shared = shared
         self._family = family
@@ -118,6 +120,8 @@ class Crawl:
             if not answer.proved:
                 self.strangers.append(contact)
             self._on_found(contact, answer.reply)
+            if self.on_answered is not None:
+                self.on_answered(self)
         self._pump()
 
     def _on_found(self, contact: Contact, reply: Found) -> None:

@@ -10,7 +10,7 @@ from kademlia.network import Server as StockServer
 
 from dht_atonce.dht.contact import Contact
 from dht_atonce.dht.crawl import Crawl
-from dht_atonce.dht.density import CROWDED, radius, side_targets
+from dht_atonce.dht.density import CROWDED, IDS, radius, side_targets
 from dht_atonce.dht.lookup import Lookup
 from dht_atonce.dht.protocol import Answer, SealedProtocol
 from dht_atonce.dht.routing import RoutingTable
@@ -28,6 +28,7 @@ __all__ = ["FamilyServer", "StoreRound"]
 class StoreRound:
     """What came of storing one record at the nodes nearest to its key."""
 
+    record: AnyRecord
     asked: int = 0
     confirmed: list[Contact] = field(default_factory=list)
     """Who holds it now."""
@@ -35,6 +36,8 @@ class StoreRound:
     """Whose topic is full, and the lot fell on others."""
     newer: AnyRecord | None = None
     """A newer record of the same key that somebody holds."""
+    done: "asyncio.Future[None]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    """Done when each of them has answered, or failed to. Until then the rest says what is known so far."""
 
 
 class FamilyServer(StockServer):
@@ -90,6 +93,7 @@ class FamilyServer(StockServer):
         need: int | None = None,
         eager: bool = False,
         max_requests: int | None = None,
+        lead: int = 0,
         make: Callable[..., Crawl] = Crawl,
     ) -> Crawl:
         """Start a lookup of `target` (20 B) from `start` or from our table, until the nearest `need` (default: k) have
@@ -117,6 +121,7 @@ class FamilyServer(StockServer):
             config=shared.config,
             eager=eager,
             max_requests=max_requests,
+            lead=lead,
         )
         shared.counters["dht.lookups"] += 1
         crawl = make(
@@ -138,6 +143,17 @@ class FamilyServer(StockServer):
         """The distance from a key within which all are to store its record, and are asked before we say that there is
         none."""
         return int(self._shared.config.region * radius(self.router.nodes, self._shared.network.k))
+
+    def surely_near(self, target: int, count: int) -> list[Contact]:
+        """Of the `count` nearest that we know, those that are to hold the record of `target` whoever else there is, and
+        will take it at once: a STORE without a cookie is refused first, as is any one that comes with many of them."""
+        shared = self._shared
+        region, now = self.region if self.router.nodes > shared.network.k else IDS, shared.now()
+        return [
+            contact
+            for contact in self.router.find_neighbors(target, count)
+            if contact.long_id ^ target < region and (shared.network.local or shared.known.cookie(contact, now))
+        ]
 
     def _scout(self, region: int, lookup: Lookup) -> list[Crawl]:
         """Searches for those in the region who are not named any more, since others crowd in on the key. None, if
@@ -188,18 +204,37 @@ class FamilyServer(StockServer):
 
     async def store_at(self, contacts: list[Contact], record: AnyRecord) -> StoreRound:
         """Ask all of `contacts` at once to keep `record`."""
-        round_ = StoreRound(asked=len(contacts))
-        answers = await self._gather(contacts, lambda c, on_answer: self.protocol.store(c, record.blob, on_answer))
-        for contact, answer in zip(contacts, answers, strict=True):
-            if answer is None or not isinstance(answer.reply, Stored):
-                continue
-            if answer.reply.outcome == StoreOutcome.STORED:
-                round_.confirmed.append(contact)
-            elif answer.reply.outcome == StoreOutcome.PASSED_OVER:
-                round_.passed_over.append(contact)
-            elif answer.reply.record:
-                round_.newer = self._newer_of_own(answer.reply.record, record, round_.newer)
+        round_ = self.begin_store(contacts, record)
+        await round_.done
         return round_
+
+    def begin_store(self, contacts: list[Contact], record: AnyRecord) -> StoreRound:
+        """As `store_at`, for whoever has something else to do meanwhile."""
+        round_ = StoreRound(record, len(contacts))
+        waiting = len(contacts)
+
+        def on_answer(contact: Contact, answer: Answer | None) -> None:
+            nonlocal waiting
+            self._on_stored(round_, contact, answer)
+            waiting -= 1
+            if not waiting and not round_.done.done():
+                round_.done.set_result(None)
+
+        for contact in contacts:
+            self.protocol.store(contact, record.blob, partial(on_answer, contact))
+        if not contacts:
+            round_.done.set_result(None)
+        return round_
+
+    def _on_stored(self, round_: StoreRound, contact: Contact, answer: Answer | None) -> None:
+        if answer is None or not isinstance(answer.reply, Stored):
+            return
+        if answer.reply.outcome == StoreOutcome.STORED:
+            round_.confirmed.append(contact)
+        elif answer.reply.outcome == StoreOutcome.PASSED_OVER:
+            round_.passed_over.append(contact)
+        elif answer.reply.record:
+            round_.newer = self._newer_of_own(answer.reply.record, round_.record, round_.newer)
 
     def _newer_of_own(self, blob: bytes, record: AnyRecord, best: AnyRecord | None) -> AnyRecord | None:
         try:

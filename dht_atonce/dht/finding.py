@@ -99,6 +99,9 @@ class Finder:
 
 
 async def _first(crawls: list[Crawl]) -> tuple[AnyRecord | None, Crawl | None]:
+    if len(crawls) == 1:
+        record = await asyncio.shield(crawls[0].first)
+        return record, None if record is None else crawls[0]
     pending = {crawl.first: crawl for crawl in crawls}
     while pending:
         done, _ = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)

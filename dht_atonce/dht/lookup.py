@@ -50,6 +50,8 @@ class Lookup:
     `agreement`: it is over when so many gave the newest record, however near they are.
     `eager`: it is of no use before all of `need` have answered; so more are in flight, and some are asked whom it takes
     only if nearer ones turn out to be dead.
+    `lead`: for a moment only so many are in flight, until so many of the nearest have answered: whoever is told
+    something when it has answered shall not hear it behind all the others.
     `within` is a distance: all that are nearer must have answered too, while `need` of them are needed.
     """
 
@@ -67,6 +69,7 @@ class Lookup:
         agreement: int | None = None,
         eager: bool = False,
         max_requests: int | None = None,
+        lead: int = 0,
     ) -> None:
         self.target = target
         self.requests = 0
@@ -92,6 +95,11 @@ class Lookup:
         if within and start and not eager and start[0].long_id ^ target < within:
             self._alpha = config.near_alpha
         self._eager = eager
+        self._full_alpha = self._alpha
+        self._lead = lead
+        self._lead_until = now + config.publish_lead_s if lead else now
+        if lead:
+            self._alpha = lead
         self._spare_share = config.spare_share
         self._deadline = now + config.lookup_deadline_s
         self._max_requests = max_requests or config.lookup_max_requests
@@ -101,6 +109,8 @@ class Lookup:
         self._asked: list[Candidate] = []
         # Those that are late and not overdue, in that order too
         self._late: list[Candidate] = []
+        # What was named behind the answer, with who named it: read only if somebody more has to be asked
+        self._unread: list[tuple[Candidate, list[Contact]]] = []
         self._all.add_all(start, 1, None)
 
     # --- commands and inputs ---
@@ -121,7 +131,12 @@ class Lookup:
             self._late.append(asked.pop(0))
         while self._late and now >= self._late[0].asked_at + self._overdue_s(hedge_s):
             self._late.pop(0).state = _OVERDUE
+        if self._waits_for_agreement():
+            return []
+        self._read()
         self._all.settle()
+        if self._lead and (self._all.settled >= self._lead or now >= self._lead_until):
+            self._lead, self._alpha = 0, self._full_alpha
         picked, answered, hoped_for = self._walk(now, trusting=False)
         if not hoped_for and answered < self._wanted:
             # On nobody's word but that of referrers who named the dead: better than to give up.
@@ -135,7 +150,7 @@ class Lookup:
 
     def deadline(self, hedge_s: float) -> float:
         """When `next` must be called again even if nothing was heard."""
-        deadline = self._deadline
+        deadline = self._lead_until if self._lead else self._deadline
         if self._asked:
             deadline = min(deadline, self._asked[0].asked_at + hedge_s)
         if self._late:
@@ -152,7 +167,9 @@ class Lookup:
             return
         candidate.answered(record)
         self._answers += 1
-        self._all.add_all(contacts, candidate.hops + 1, candidate)
+        self._unread.append((candidate, contacts))
+        if not self.has_answer:
+            self._read()  # they tell whether the candidate is near
         if record is None:
             return
         if not is_sure:
@@ -175,6 +192,7 @@ class Lookup:
 
     def widen(self, contacts: list[Contact]) -> None:
         """It ended, and others than those it met may be near the target: go on with them."""
+        self._read()
         self._all.add_all(contacts, 1, None)
         self.end = None
 
@@ -184,6 +202,18 @@ class Lookup:
         """The `count` nearest that answered, and all that did and are nearer than `within`; nearest first."""
         answered = self.answered()
         return [c for at, c in enumerate(answered) if at < count or c.long_id ^ self.target < within]
+
+    def leading(self, count: int) -> list[Contact]:
+        """Those of the `count` nearest we know by now, less the failed, that have answered and are nearer than
+        `within`; nearest first."""
+        leading: list[Contact] = []
+        for candidate, distance in zip(self._all.order, self._all.distances, strict=True):
+            if not count or distance >= self._within:
+                break
+            count -= candidate.state is not _FAILED
+            if candidate.state is _ANSWERED:
+                leading.append(candidate.contact)
+        return leading
 
     def answered(self) -> list[Contact]:
         """All that answered, nearest first."""
@@ -200,6 +230,7 @@ class Lookup:
 
     def known(self) -> list[Contact]:
         """All that did not fail, asked or not, nearest first."""
+        self._read()
         return [candidate.contact for candidate in self._all.in_state(_CANDIDATE, *_WAITING, _ANSWERED)]
 
     def reach(self) -> int | None:
@@ -211,6 +242,7 @@ class Lookup:
 
     def unasked(self, count: int) -> list[Contact]:
         """Those of the `count` nearest that did not fail whom nobody asked yet, nearest first."""
+        self._read()
         nearest = self._all.in_state(_CANDIDATE, *_WAITING, _ANSWERED)[:count]
         return [candidate.contact for candidate in nearest if candidate.state is _CANDIDATE]
 
@@ -227,6 +259,19 @@ class Lookup:
         ]
 
     # --- inside ---
+
+    def _waits_for_agreement(self) -> bool:
+        """Whether there is a record, and as many as are to agree on it are asked and not late."""
+        if self._agreement is None or not self.has_answer:
+            return False
+        return bool(self._asked) and len(self._asked) >= self._agreement - self._agreeing
+
+    def _read(self) -> None:
+        """Take up what was named."""
+        if self._unread:
+            for candidate, contacts in self._unread:
+                self._all.add_all(contacts, candidate.hops + 1, candidate)
+            self._unread.clear()
 
     def _overdue_s(self, hedge_s: float) -> float:
         """After how long nobody waits for an answer: there was time for one to the second try."""
@@ -272,14 +317,18 @@ class Lookup:
         picked: list[Candidate] = []
         answered, expected, hoped_for, late, overdue = everybody.settled, 0, 0, 0, 0
         left = self._max_requests - self.requests
-        most = self._alpha + self._answers if left else 0
+        alpha, growth = self._alpha, 1
+        if self._agreement is not None and self.record is not None:
+            # Each of those that are asked most likely has it too: what more would say comes when it is over.
+            alpha, growth = self._agreement - self._agreeing, 0
+        most = alpha + growth * self._answers if left else 0
         for at in range(everybody.settled, len(order)):
             is_wanted = answered + expected < wanted or distances[at] < within
             if not is_wanted and answered + expected >= wanted + spare:
                 break
             if len(asked) >= most and expected + late:
                 break  # whoever else there is: nobody more is asked now, and it is not over
-            has_room = left > len(picked) and len(asked) < self._alpha + answered
+            has_room = left > len(picked) and len(asked) < alpha + growth * answered
             candidate = order[at]
             state = candidate.state
             if state is _ANSWERED:

@@ -279,6 +279,8 @@ class DhtNode:
     def on_elsewhere(self, *, moved: bool) -> None:
         """We slept, or `moved` to another address: forget what holds no longer."""
         self.shared.known.forget_cookies()
+        for server in self.servers.values():
+            server.protocol.on_elsewhere()
         if moved:
             self.shared.observed.forget()
 

@@ -5,6 +5,7 @@ No sending, no clock: each handler takes a request and gives a reply.
 
 from collections import Counter
 from collections.abc import Callable
+from functools import cache
 from typing import Final, NamedTuple
 
 import msgspec
@@ -80,6 +81,14 @@ class Granted(NamedTuple):
     lease_s: int
     outcomes: bytes
     records: list[bytes]
+
+
+@cache
+def _turns(first: int, count: int) -> list[int]:
+    """Which of `count` contacts a node names whose turn begins with `first`: there are three, and they name others."""
+    turn = range(first, count, _PARTS)
+    others = [at for at in range(count) if at not in turn]
+    return sorted([*turn, *others][:_TURNS])
 
 
 class Operations:
@@ -193,9 +202,7 @@ class Operations:
             # If all near the target named the same sixteen, nobody would hear of the k nearest beyond them.
             sure = count - _TURNS
             rest = nearest[sure:]
-            turn = range(router.node.long_id % _PARTS, len(rest), _PARTS)
-            others = [at for at in range(len(rest)) if at not in turn]
-            nearest[sure:] = [rest[at] for at in sorted([*turn, *others][:_TURNS])]
+            nearest[sure:] = [rest[at] for at in _turns(router.node.long_id % _PARTS, len(rest))]
         return [contact.packed for contact in nearest[:count]]
 
     def _stored(self, asked: Asked, head: Head, blob: bytes, wall: float) -> Reply:

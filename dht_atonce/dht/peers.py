@@ -91,6 +91,13 @@ class KnownAddresses:
             return b""
         return bytes(self._cookies[row * _COOKIE_SIZE : (row + 1) * _COOKIE_SIZE])
 
+    def towards(self, contact: Contact, now: float) -> tuple[bytes, float]:
+        """`cookie` and `timeout_s` at once: what each request begins with."""
+        row = self._row(contact)
+        if row < 0 or now - self._cookie_at[row] >= self._config.cookie_use_s:
+            return b"", self._timeout_s(row)
+        return bytes(self._cookies[row * _COOKIE_SIZE : (row + 1) * _COOKIE_SIZE]), self._timeout_s(row)
+
     # --- round trips ---
 
     def on_sample(self, contact: Contact, rtt_s: float) -> None:
@@ -117,14 +124,19 @@ class KnownAddresses:
     def timeout_s(self, contact: Contact) -> float:
         """Retransmission timeout: it decides failure. Towards a stranger it is what would be a long one for most whom
         we know, once some are known."""
-        config, row = self._config, self._row(contact)
-        if row >= 0 and self._srtt[row] >= 0:
-            timeout_s = self._srtt[row] + 4 * self._rttvar[row]
+        return self._timeout_s(self._row(contact))
+
+    def _timeout_s(self, row: int) -> float:
+        config = self._config
+        if row >= 0 and (srtt := self._srtt[row]) >= 0:
+            timeout_s = srtt + 4 * self._rttvar[row]
         elif self._seen >= _RESORT:
             timeout_s = config.stranger_factor * self._hedge_s
         else:
-            return config.first_timeout_s
-        return min(config.max_timeout_s, max(config.min_timeout_s, timeout_s))
+            return min(config.max_timeout_s, config.first_timeout_s)
+        if timeout_s < config.min_timeout_s:
+            return config.min_timeout_s
+        return min(config.max_timeout_s, timeout_s)
 
     @property
     def hedge_s(self) -> float:
@@ -138,6 +150,8 @@ class KnownAddresses:
         """Where `contact` stands, -1 if it is not known."""
         ids, long_id = self._ids, contact.long_id
         row = bisect_left(ids, long_id)
+        if row < len(self._contacts) and self._contacts[row] is contact:
+            return row
         # A node may be known at several addresses, one in each family at least.
         while row < len(ids) and ids[row] == long_id:
             known = self._contacts[row]

@@ -5,6 +5,7 @@ all else is dropped and counted. Who may ask how much, `gate` says; what we ask,
 `operations` says; who gets a seat, `routing`.
 """
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ from kademlia.protocol import KademliaProtocol
 
 from dht_atonce.codec import decode, encode
 from dht_atonce.datagrams import MAX_DATAGRAM, DatagramSocket
-from dht_atonce.dht.contact import Contact, contact_at, stranger_at
+from dht_atonce.dht.contact import Contact, contact_at, known_at, stranger_at
 from dht_atonce.dht.cookies import Proof
 from dht_atonce.dht.gate import Verdict
 from dht_atonce.dht.operations import Asked, Operations
@@ -22,7 +23,6 @@ from dht_atonce.dht.sealing import (
     COOKIE_SIZE,
     MIN_DATAGRAM,
     NONCE_SIZE,
-    Opened,
     PacketType,
     answer_key_request,
     answer_with_cookie,
@@ -54,12 +54,14 @@ from dht_atonce.dht.wire import (
     reply_decoder,
     request_decoder,
 )
-from dht_atonce.endpoints import Address, Family, is_acceptable, pack_address
+from dht_atonce.endpoints import Address, Family, pack_acceptable, pack_address
 from dht_atonce.errors import WireError
 
 __all__ = ["Answer", "OnAnswer", "SealedProtocol"]
 
 _UNPROVED_FACTOR = 3  # the 3× rule
+_AT_ONCE = 16  # requests without a proof, some 20 µs each, that are served in one turn of the loop
+_MAX_WAITING = 256  # of them that wait for the next turns; beyond it we are being flooded, or cannot keep up
 
 _EXPECTED: dict[type[Any], tuple[type[Any], ...]] = {
     Ping: (Pong, Refused),
@@ -77,7 +79,11 @@ _KEY_REQUEST, _KEY_REPLY, _COOKIE = PacketType.KEY_REQUEST, PacketType.KEY_REPLY
 _REQUESTS = (int(_REQUEST), _REQUEST | 0x80)  # without and with a cookie
 _PASS, _SEND_COOKIE = Verdict.PASS, Verdict.COOKIE
 _UNPROVED, _CURRENT = Proof.NONE, Proof.CURRENT
-_KEPT, _DOUBTED = Seating.KEPT, Seating.DOUBTED
+_KEPT, _DOUBTED, _REFUSED = Seating.KEPT, Seating.DOUBTED, Seating.REFUSED
+
+_MOMENT_S = 1.0
+"""Of those who speak twice within it, the table, the voices and the gate hear once: a seat's time needs no finer
+measure, and in a lookup each node answers many times a second."""
 
 
 class SealedProtocol(KademliaProtocol):
@@ -99,6 +105,8 @@ class SealedProtocol(KademliaProtocol):
         self._counters = shared.counters
         self._local = shared.network.local
         self._socket: DatagramSocket | None = None
+        self._heard_lately: dict[bytes, bool] = {}
+        self._moment_ends = 0.0
         self._requests = Requests(shared, self._on_unanswered, self._on_end)
         self._outstanding = self._requests.waiting
         self.router = RoutingTable(own, shared.network.k, shared.config, local=shared.network.local, now=shared.now())
@@ -113,6 +121,9 @@ class SealedProtocol(KademliaProtocol):
             no_seat=shared.no_seat,
             stores=shared.stores,
         )
+        # Requests without a proof, as they came: whoever has one does not wait behind a crowd of strangers.
+        self._waiting: list[tuple[bytes, Address, bytes]] = []  # an empty deque has 600 B
+        self._turns_taken = 0
         self.on_seated: Callable[[Contact], None] | None = None
         """Told of each contact that newly got a seat."""
         self.on_request: Callable[[Contact, bool, bool], None] | None = None
@@ -137,6 +148,7 @@ class SealedProtocol(KademliaProtocol):
         if self._socket is not None:
             self._socket.close()
             self._socket = None
+        self._waiting.clear()
         self._requests.close()
 
     # --- asking ---
@@ -167,6 +179,7 @@ class SealedProtocol(KademliaProtocol):
         return await self._requests.find_key(address, timeout_s)
 
     def _on_unanswered(self, contact: Contact, now: float) -> None:
+        self._heard_lately.pop(contact.packed, None)
         self.router.on_failure(contact, now)
         self.tell_seated()
 
@@ -188,19 +201,20 @@ class SealedProtocol(KademliaProtocol):
         if data[0] != 1:
             counters["dht.unknown_major"] += 1
             return
-        if not is_acceptable(addr, local=self._local):
+        where = pack_acceptable(addr, self._local)
+        if not where:
             counters["dht.bad_address"] += 1
             return
         kind = data[1]
         try:
             if kind == _REPLY:
-                if not self._requests.expects(sender_of(data), addr):
+                key = sender_of(data)
+                if key + where not in self._requests.expected:
                     counters["dht.unasked"] += 1
                     return
-                opened = self._shared.sealer.open(data)
-                reply = decode(reply_decoder, opened.body)
+                reply = decode(reply_decoder, self._shared.sealer.body(data, _REPLY, key))
             elif kind in _REQUESTS:
-                self._on_request_packet(data, addr)
+                self._on_request_packet(data, addr, where)
                 return
             else:
                 self._on_plain(kind, data, addr)
@@ -208,7 +222,7 @@ class SealedProtocol(KademliaProtocol):
         except WireError:
             counters["dht.unreadable"] += 1
             return
-        self._on_reply(reply, opened.sender, addr)
+        self._on_reply(reply, key, addr)
 
     def _on_plain(self, kind: int, data: bytes, source: Address) -> None:
         """What is not sealed."""
@@ -227,32 +241,66 @@ class SealedProtocol(KademliaProtocol):
         else:
             raise WireError("unknown type")
 
-    def _on_request_packet(self, data: bytes, source: Address) -> None:
+    def _on_request_packet(self, data: bytes, source: Address, where: bytes) -> None:
         """A REQUEST: let in or not by what its header says, before a public-key operation."""
-        shared = self._shared
         key, cookie = request_header(data)
-        now = shared.now()
-        proof = shared.cookies.check(cookie, source, key, now)
+        now = self._shared.now()
+        proof = self._shared.cookies.check(cookie, source, key, now)
+        if proof is not _UNPROVED or self._may_serve():
+            self._judge(data, source, where, key, proof, now)
+        elif len(self._waiting) < _MAX_WAITING:
+            self._waiting.append((data, source, where))
+        else:
+            verdict = self._shared.gate.on_crowded_out(where, now)
+            self._turn_away(verdict, data, source, key, now)
+
+    def _may_serve(self) -> bool:
+        """Whether one more request without a proof is served in this turn of the loop."""
+        if self._turns_taken >= _AT_ONCE:
+            return False
+        if not self._turns_taken:
+            asyncio.get_running_loop().call_soon(self._on_turn)
+        self._turns_taken += 1
+        return True
+
+    def _on_turn(self) -> None:
+        """The next turn of the loop: those who wait come first, in their order."""
+        self._turns_taken = 0
+        now = self._shared.now()
+        while self._waiting and self._may_serve():
+            data, source, where = self._waiting.pop(0)
+            try:
+                self._judge(data, source, where, sender_of(data), _UNPROVED, now)
+            except WireError:
+                self._counters["dht.unreadable"] += 1
+
+    def _judge(self, data: bytes, source: Address, where: bytes, key: bytes, proof: Proof, now: float) -> None:
+        shared = self._shared
         is_proved = proof is not _UNPROVED
-        verdict = shared.gate.on_request(key, pack_address(source), is_proved=is_proved, now=now)
+        verdict = shared.gate.on_request(key, where, is_proved=is_proved, now=now)
         if verdict is _PASS:
-            opened = shared.sealer.open(data)
-            self._on_request(opened, (contact_at if is_proved else stranger_at)(key, source), proof, len(data), now)
-            return
+            request = decode(request_decoder, shared.sealer.body(data, _REQUEST, key))
+            sender = known_at(key + where) or (contact_at if is_proved else stranger_at)(key, source)
+            self._on_request(request, sender, proof, len(data), now)
+        else:
+            self._turn_away(verdict, data, source, key, now)
+
+    def _turn_away(self, verdict: Verdict, data: bytes, source: Address, key: bytes, now: float) -> None:
         self._counters[verdict.counter] += 1
         if verdict is _SEND_COOKIE and self._socket is not None:
-            answer = answer_with_cookie(data, shared.cookies.issue(source, key, now))
+            answer = answer_with_cookie(data, self._shared.cookies.issue(source, key, now))
             self._counters["dht.sent_bytes"] += len(answer)
             self._socket.send(answer, source)
 
-    def _on_request(self, opened: Opened, sender: Contact, proof: Proof, size: int, now: float) -> None:
+    def _on_request(self, request: Request, sender: Contact, proof: Proof, size: int, now: float) -> None:
         shared = self._shared
-        request = decode(request_decoder, opened.body)
         takes_seats = not request.flags & FLAG_NO_SEAT
-        if self.on_stranger is not None and not shared.gate.knows(sender.key, now):
+        is_new = sender.packed not in self._lately(now)
+        if is_new and self.on_stranger is not None and not shared.gate.knows(sender.key, now):
             self.on_stranger(now)
         if proof is not _UNPROVED:
-            self._on_proved(sender, takes_seats, now, answered=False)
+            if is_new:
+                self._on_proved(sender, takes_seats, now, answered=False)
             proved = True
         else:
             # It answered us from there a moment ago: whoever hands a record to a newcomer that asked it has no cookie
@@ -266,8 +314,9 @@ class SealedProtocol(KademliaProtocol):
             self._counters["dht.over_room"] += 1
             return
         if self._socket is not None:
-            self._counters["dht.answered"] += 1
-            self._counters["dht.sent_bytes"] += len(datagram)
+            counters = self._counters
+            counters["dht.answered"] += 1
+            counters["dht.sent_bytes"] += len(datagram)
             self._socket.send(datagram, sender.address)
         if self.on_request is not None:
             self.on_request(sender, proved, takes_seats)
@@ -275,10 +324,10 @@ class SealedProtocol(KademliaProtocol):
     def _on_reply(self, reply: Reply, key: bytes, source: Address) -> None:
         shared = self._shared
         outstanding = self._outstanding.get(reply.request_id)
-        if outstanding is None or outstanding.contact.key != key or outstanding.contact.address != source:
+        sender = None if outstanding is None else outstanding.contact
+        if outstanding is None or sender is None or sender.key != key or sender.address != source:
             self._counters["dht.unasked"] += 1
             return
-        sender = outstanding.contact
         now = shared.now()
         rtt_s = now - outstanding.sent_at
         if outstanding.tries == 1:
@@ -288,22 +337,35 @@ class SealedProtocol(KademliaProtocol):
             shared.known.on_cookie(sender, reply.cookie, now)
         elif outstanding.cookie and outstanding.cookie == outstanding.cookie_packet:
             shared.known.on_cookie(sender, outstanding.cookie_packet, outstanding.sent_at)
-        if not isinstance(outstanding.request, Notify):
-            # Those we chose to ask have a voice. Whom we notify chose us, and may come in any number.
-            shared.observed.on_you(sender.key, reply.you)
-            # Half of the round trip passed since they looked at their clock.
-            shared.skew.on_time(sender.key, reply.time_ms / 1000 + rtt_s / 2, shared.host.clock.wall())
-        self._on_proved(sender, not reply.flags & FLAG_NO_SEAT, now, answered=True)
+        if not self._lately(now).get(sender.packed):
+            if not isinstance(outstanding.request, Notify):
+                # Those we chose to ask have a voice. Whom we notify chose us, and may come in any number.
+                shared.observed.on_you(sender.key, reply.you)
+                # Half of the round trip passed since they looked at their clock.
+                shared.skew.on_time(sender.key, reply.time_ms / 1000 + rtt_s / 2, shared.host.clock.wall())
+            self._on_proved(sender, not reply.flags & FLAG_NO_SEAT, now, answered=True)
         if has_cookie and isinstance(reply, NeedCookie) and not outstanding.needs_cookie_again:
             outstanding.needs_cookie_again = True
             self._requests.ask_again(reply.request_id, outstanding, now)
             return
         answer = None
-        if isinstance(reply, _EXPECTED[type(outstanding.request)]):
+        if type(reply) in _EXPECTED[type(outstanding.request)]:
             answer = Answer(reply, rtt_s, bool(outstanding.cookie) and not reply.cookie)
         else:
             self._counters["dht.wrong_reply"] += 1
         self._requests.end(reply.request_id, answer)
+
+    def _lately(self, now: float) -> dict[bytes, bool]:
+        """Of whom this moment has learnt that they are there, by their bytes, and whether they answered: nothing more
+        is to be learnt from them before it is over."""
+        if now >= self._moment_ends:
+            self._moment_ends = now + _MOMENT_S
+            self._heard_lately.clear()
+        return self._heard_lately
+
+    def on_elsewhere(self) -> None:
+        """We slept or moved: what anybody says counts anew."""
+        self._heard_lately.clear()
 
     def _on_proved(self, contact: Contact, takes_seats: bool, now: float, *, answered: bool) -> None:
         """It is who and where it says."""
@@ -313,6 +375,8 @@ class SealedProtocol(KademliaProtocol):
         if not takes_seats:
             return
         seating = self.router.on_proved(contact, now, answered=answered)
+        if seating is not _REFUSED:
+            self._heard_lately[contact.packed] = answered
         if seating is _DOUBTED:
             self.ping(contact, lambda _: None)
         elif seating is not _KEPT:

@@ -1,14 +1,17 @@
 """Publishing: a record of ours is stored at the nodes nearest to its key, and never an older one over a newer.
 
-The first time, we look before we sign: what lies there may be newer than what we know of. Later on the nodes that held
-our last record are told of the new one while we look who is nearest by now.
+Whoever is known to be near the key is told at once, the nearest first, for there the watchers wait; only then we look
+who is nearest by now, and tell those who are as soon as they answer. If something newer than we know of turns up, we
+sign once more, above it, and all are told of that.
 """
 
 import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
+from dht_atonce.dht.contact import Contact
 from dht_atonce.dht.crawl import Crawl
 from dht_atonce.dht.family import FamilyServer, StoreRound
 from dht_atonce.dht.own import OwnRecord, OwnRecords, Signer
@@ -32,6 +35,22 @@ class PublishResult:
     home: bool
     """It is in our own store too."""
     elapsed_s: float = field(default=0.0, compare=False)
+
+
+@dataclass(slots=True)
+class _Early:
+    """What was said before it was known who is nearest."""
+
+    record: AnyRecord | None = None
+    """None: not signed yet."""
+    rounds: list[StoreRound] = field(default_factory=list)
+    asked: set[Contact] = field(default_factory=set)
+
+    def confirmed(self) -> list[Contact]:
+        return [contact for round_ in self.rounds for contact in round_.confirmed]
+
+    def newer(self) -> list[AnyRecord]:
+        return [round_.newer for round_ in self.rounds if round_.newer is not None]
 
 
 class Publisher:
@@ -79,17 +98,30 @@ class Publisher:
             if shared.skew.is_hopeless:
                 raise ClockWrong("this machine's clock differs by more than a day from all others; set it right")
             last = own.record
-            record = self._renew(own, 0) if own.holders else None
-            crawls, told = await asyncio.gather(self._find_nearest(key), self._tell_holders(key, own, record))
+            early = _Early()
+            if last is None:
+                await self._tell_known(key, own, early)
+                crawls = self._look(key, own, early)
+            else:
+                # We ask first: another process may have signed what those who are told lose by it.
+                crawls = self._look(key, own, early)
+                await self._tell_known(key, own, early)
+            for crawl in crawls.values():
+                await crawl.done
+            record = early.record
             # What lies there already may be newer than what we know of: left by an earlier run of ours, so that a
             # restored backup or a clock set back must not make us fall silent; or by another process.
-            newer = self._newer(crawls, told, last)
+            newer = self._newer(crawls, early, last)
+            outdated: list[Contact] = []
             if record is None or (newer is not None and newer.seq > record.seq):
                 record = self._renew(own, newer.seq if newer is not None else 0)
-            asked, newer = await self._store(crawls, key, own, record)
+                outdated = early.confirmed()
+            for round_ in early.rounds:
+                self._on_round(key, own, round_)
+            asked, newer = await self._store(crawls, key, own, record, outdated)
             if newer is not None:
                 self._check_conflict(newer)
-                asked, _ = await self._store(crawls, key, own, self._renew(own, newer.seq))
+                asked, _ = await self._store(crawls, key, own, self._renew(own, newer.seq), early.confirmed())
         except Exception:
             self.own.on_failed(own, generation, shared.now())
             self._tell_due()
@@ -107,41 +139,75 @@ class Publisher:
         self._shared.store.keep(record, wall)
         return record
 
-    async def _find_nearest(self, key: bytes) -> dict[FamilyServer, Crawl]:
-        most = self._shared.config.publish_max_requests
+    def _look(self, key: bytes, own: OwnRecord, early: _Early) -> dict[FamilyServer, Crawl]:
+        """Begin to look who is nearest."""
+        config = self._shared.config
         crawls = {
             server: server.crawl(
-                key, wants_record=True, all_nearest=True, need=self._replicas, eager=True, max_requests=most
+                key,
+                wants_record=True,
+                all_nearest=True,
+                need=self._replicas,
+                eager=True,
+                max_requests=config.publish_max_requests,
+                lead=config.watch_nodes,
             )
             for server in self._servers.values()
         }
-        for crawl in crawls.values():
-            await crawl.done
+        for server, crawl in crawls.items():
+            crawl.on_answered = partial(self._on_answered, own, early, server)
         return crawls
 
-    async def _tell_holders(self, key: bytes, own: OwnRecord, record: AnyRecord | None) -> AnyRecord | None:
-        """Store `record`, if there is one, at those that held the last one; gives a newer one if they hold it."""
-        newer = None
-        if record is None:
-            return None
-        for server in self._servers.values():
-            holders = [contact for contact in own.holders if contact.address.family is server.family]
-            round_ = await server.store_at(holders, record)
-            self._on_round(key, own, round_)
-            newer = round_.newer or newer
-        return newer
+    async def _tell_known(self, key: bytes, own: OwnRecord, early: _Early) -> None:
+        """Tell whom we need not look for: who held our last record, or else the nearest of our table, if they are so
+        near that they are to hold it whoever else there is."""
+        target, first = int.from_bytes(key, "big"), self._shared.config.watch_nodes
+        known = own.holders or [c for server in self._servers.values() for c in server.surely_near(target, first)]
+        if known:
+            known = sorted(known, key=lambda contact: contact.long_id ^ target)
+            early.asked.update(known)
+            early.record = self._renew(own, 0)
+            early.rounds += await self._tell(known[:first], known[first:], early.record)
 
-    def _newer(
-        self, crawls: dict[FamilyServer, Crawl], told: AnyRecord | None, last: AnyRecord | None
-    ) -> AnyRecord | None:
+    def _on_answered(self, own: OwnRecord, early: _Early, server: FamilyServer, crawl: Crawl) -> None:
+        """Somebody answered while we look: who is among the nearest need not wait for the end of it."""
+        leading = crawl.lookup.leading(self._shared.config.watch_nodes)
+        contacts = [contact for contact in leading if contact not in early.asked]
+        if not contacts:
+            return
+        found = crawl.lookup.record
+        if early.record is None:
+            early.record = self._renew(own, found.seq if found is not None else 0)
+        if own.record is early.record and (found is None or found.seq <= early.record.seq):
+            early.asked.update(contacts)
+            early.rounds.append(server.begin_store(contacts, early.record))
+
+    async def _tell(self, first: list[Contact], others: list[Contact], record: AnyRecord) -> list[StoreRound]:
+        """Begin to store `record` at all of them. Nobody's answer is waited for, but the `first` have a lead: in a
+        process or a network that is busy with what we send next, they would hear of it last."""
+        rounds = self._begin_store(first, record)
+        if first:
+            await asyncio.wait([round_.done for round_ in rounds], timeout=self._shared.config.publish_lead_s)
+        return rounds + self._begin_store(others, record)
+
+    def _begin_store(self, contacts: list[Contact], record: AnyRecord) -> list[StoreRound]:
+        return [
+            server.begin_store([contact for contact in contacts if contact.address.family is server.family], record)
+            for server in self._servers.values()
+        ]
+
+    def _newer(self, crawls: dict[FamilyServer, Crawl], early: _Early, last: AnyRecord | None) -> AnyRecord | None:
         """The newest that others hold, if it is newer than our last; then somebody else may have signed it."""
         found = [record for crawl in crawls.values() for record in crawl.lookup.records()]
-        newer = [record for record in [*found, told] if record is not None and (last is None or record.seq > last.seq)]
+        found += early.newer()
+        newer = [record for record in found if last is None or record.seq > last.seq]
         for record in newer if last is not None else ():
             self._check_conflict(record)
         return max(newer, key=_seq, default=None)
 
     def _on_round(self, key: bytes, own: OwnRecord, round_: StoreRound) -> None:
+        if own.record is not round_.record:
+            return  # signed anew meanwhile: those who hold this one are still to be told
         for contact in round_.confirmed:
             self.own.on_stored(key, contact.id)
             if contact not in own.holders:
@@ -150,21 +216,31 @@ class Publisher:
             self.own.on_passed_over(key, contact.id)
 
     async def _store(
-        self, crawls: dict[FamilyServer, Crawl], key: bytes, own: OwnRecord, record: AnyRecord
+        self,
+        crawls: dict[FamilyServer, Crawl],
+        key: bytes,
+        own: OwnRecord,
+        record: AnyRecord,
+        outdated: list[Contact],
     ) -> tuple[int, AnyRecord | None]:
-        """Store at the nearest of each family that do not hold it yet; gives how many are to hold it, and a newer
-        record if one is held."""
+        """Store at the nearest of each family that do not hold it yet, and at the `outdated`, who hold what we said a
+        moment ago; gives how many are to hold it, and a newer record if one is held."""
         asked, newer = 0, None
         own.holders = []
         for server, crawl in crawls.items():
             lookup = crawl.lookup
             # Whoever else holds an older one shall not answer with it.
-            nearest = dict.fromkeys([*lookup.closest(self._replicas, server.region), *lookup.holders()])
+            older = [contact for contact in outdated if contact.address.family is server.family]
+            nearest = list(dict.fromkeys([*lookup.closest(self._replicas, server.region), *lookup.holders(), *older]))
             asked += len(nearest)
             own.holders += [contact for contact in nearest if contact.id in own.confirmed]
-            round_ = await server.store_at([contact for contact in nearest if contact.id not in own.told], record)
-            newer = round_.newer or newer
-            self._on_round(key, own, round_)
+            told, first = set(own.told), self._shared.config.watch_nodes
+            watching = [contact for contact in nearest[:first] if contact.id not in told]
+            others = [contact for contact in nearest[first:] if contact.id not in told]
+            for round_ in await self._tell(watching, others, record):
+                await round_.done
+                newer = round_.newer or newer
+                self._on_round(key, own, round_)
         return asked, newer
 
     @property

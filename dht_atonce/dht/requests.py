@@ -13,10 +13,10 @@ import msgspec
 from dht_atonce.codec import encode
 from dht_atonce.datagrams import DatagramSocket
 from dht_atonce.dht.contact import Contact, shared_contact
-from dht_atonce.dht.sealing import MIN_UNPROVED_FIND, NONCE_SIZE, PacketType, key_request, nonce_of
+from dht_atonce.dht.sealing import MIN_UNPROVED_FIND, NONCE_SIZE, PacketType, key_request
 from dht_atonce.dht.shared import Shared
 from dht_atonce.dht.wire import FindMembers, FindNode, FindValue, Reply, Request
-from dht_atonce.endpoints import Address, pack_address
+from dht_atonce.endpoints import Address
 from dht_atonce.errors import WireError
 
 __all__ = ["Answer", "OnAnswer", "Outstanding", "Requests"]
@@ -37,34 +37,21 @@ OnAnswer = Callable[[Answer | None], None]
 """Called once, never from within `ask`. None: no answer, or a useless one."""
 
 
-class Outstanding:
+class Outstanding(msgspec.Struct, eq=False):
     """A request that waits for its answer."""
 
-    __slots__ = (
-        "contact",
-        "cookie",
-        "cookie_packet",
-        "datagram",
-        "deadline",
-        "needs_cookie_again",
-        "on_answer",
-        "request",
-        "sent_at",
-        "tries",
-    )
-
-    def __init__(self, contact: Contact, request: Request, on_answer: OnAnswer) -> None:
-        self.contact = contact
-        self.request = request
-        self.on_answer = on_answer
-        self.cookie = b""
-        self.datagram = b""
-        self.sent_at = 0.0
-        self.tries = 0
-        self.deadline = 0.0
-        self.needs_cookie_again = False
-        self.cookie_packet = b""
-        """The cookie that came unsealed: it is remembered once a sealed answer shows that it was the node's."""
+    contact: Contact
+    request: Request
+    on_answer: OnAnswer
+    cookie: bytes = b""
+    nonce: bytes = b""
+    datagram: bytes = b""
+    sent_at: float = 0.0
+    tries: int = 0
+    deadline: float = 0.0
+    needs_cookie_again: bool = False
+    cookie_packet: bytes = b""
+    """The cookie that came unsealed: it is remembered once a sealed answer shows that it was the node's."""
 
 
 class Requests:
@@ -84,10 +71,11 @@ class Requests:
         """By request id."""
         # What may arrive: who is asked, as often as it is, and the request that was sent with a nonce. An answer that
         # is in neither costs nothing.
-        self._expected: dict[bytes, int] = {}
+        self.expected: dict[bytes, int] = {}
         self._nonces: dict[bytes, bytes] = {}
         self._shared = shared
         self._counters = shared.counters
+        self._local = shared.network.local
         self._on_unanswered = on_unanswered
         self._on_end = on_end
         self._socket: DatagramSocket | None = None
@@ -123,19 +111,16 @@ class Requests:
             self._counters["dht.not_asked"] += 1
             self._loop.call_soon(on_answer, None)
             return
-        outstanding = self.waiting[request.request_id] = Outstanding(shared_contact(contact), request, on_answer)
-        packed = outstanding.contact.packed
-        self._expected[packed] = self._expected.get(packed, 0) + 1
-        self._send(request.request_id, outstanding, self._shared.now())
+        contact = shared_contact(contact)
+        packed, request_id, expected = contact.packed, request.request_id, self.expected
+        outstanding = self.waiting[request_id] = Outstanding(contact, request, on_answer)
+        expected[packed] = expected.get(packed, 0) + 1
+        self._send(request_id, outstanding, self._shared.now())
 
     def ask_again(self, request_id: bytes, outstanding: Outstanding, now: float) -> None:
         """Send it with the cookie that we have by now."""
         outstanding.tries = 0
         self._send(request_id, outstanding, now)
-
-    def expects(self, key: bytes, source: Address) -> bool:
-        """Whether a request waits for an answer from the holder of this node key at `source`."""
-        return key + pack_address(source) in self._expected
 
     def on_cookie(self, nonce: bytes, cookie: bytes, source: Address) -> None:
         """Whoever we asked with `nonce` has more strangers than it can open boxes of, and wants `cookie` (16 B) first.
@@ -194,53 +179,53 @@ class Requests:
     def _forget(self, request_id: bytes) -> Outstanding:
         """It waits no longer."""
         outstanding = self.waiting.pop(request_id)
-        packed = outstanding.contact.packed
-        left = self._expected[packed] - 1
+        packed, expected = outstanding.contact.packed, self.expected
+        left = expected[packed] - 1
         if left:
-            self._expected[packed] = left
+            expected[packed] = left
         else:
-            del self._expected[packed]
-        self._nonces.pop(nonce_of(outstanding.datagram), None)
+            del expected[packed]
+        self._nonces.pop(outstanding.nonce, None)
         return outstanding
 
     def _send(self, request_id: bytes, outstanding: Outstanding, now: float) -> None:
         shared, contact, request = self._shared, outstanding.contact, outstanding.request
         # What came sealed, with NEED_COOKIE, is truer.
         unsealed = b"" if outstanding.needs_cookie_again else outstanding.cookie_packet
-        cookie = outstanding.cookie = unsealed or shared.known.cookie(contact, now)
-        self._nonces.pop(nonce_of(outstanding.datagram), None)
+        known, timeout_s = shared.known.towards(contact, now)
+        cookie = outstanding.cookie = unsealed or known
+        if outstanding.nonce:
+            self._nonces.pop(outstanding.nonce, None)
         padded = not cookie and isinstance(request, FindNode | FindValue | FindMembers)
+        nonce = outstanding.nonce = shared.host.rng.randbytes(NONCE_SIZE)
         try:
-            nonce = shared.host.rng.randbytes(NONCE_SIZE)
             outstanding.datagram = shared.sealer.seal(
                 _REQUEST, contact.key, encode(request), nonce, cookie, MIN_UNPROVED_FIND if padded else 0
             )
             self._nonces[nonce] = request_id
         except WireError:
             outstanding.datagram = b""  # a contact whose key cannot be used: the tries send nothing, and it fails
-        self._try(request_id, outstanding, now)
+        self._try(request_id, outstanding, now, timeout_s)
 
     def _may_send(self, address: Address, now: float) -> bool:
-        if self._shared.network.local or self._shared.unproved.take(address.ip, now):
+        if self._local or self._shared.unproved.take(address.ip, now):
             return True
         self._counters["dht.unproved_budget"] += 1
         return False
 
-    def _try(self, request_id: bytes, outstanding: Outstanding, now: float) -> None:
-        shared, contact = self._shared, outstanding.contact
-        # The second try waits no longer: until it is over the first may be answered too.
-        timeout_s = shared.known.timeout_s(contact)
+    def _try(self, request_id: bytes, outstanding: Outstanding, now: float, timeout_s: float) -> None:
+        datagram, address = outstanding.datagram, outstanding.contact.address
         outstanding.tries += 1
         outstanding.sent_at = now
-        if self._socket is not None and outstanding.datagram and self._may_send(contact.address, now):
+        if self._socket is not None and datagram and (self._local or self._may_send(address, now)):
             counters = self._counters
             counters["dht.sent"] += 1
-            counters["dht.sent_bytes"] += len(outstanding.datagram)
-            self._socket.send(outstanding.datagram, contact.address)
+            counters["dht.sent_bytes"] += len(datagram)
+            self._socket.send(datagram, address)
         else:
-            outstanding.tries = shared.config.tries
+            outstanding.tries = self._shared.config.tries
             timeout_s = 0.0
-        deadline = outstanding.deadline = now + min(timeout_s, shared.config.max_timeout_s)
+        deadline = outstanding.deadline = now + timeout_s
         heapq.heappush(self._deadlines, (deadline, request_id))
         if self._timer is None or deadline < self._timer_at:
             self._arm()
@@ -273,7 +258,8 @@ class Requests:
         now = self._shared.now()
         if outstanding.tries < self._shared.config.tries:
             self._counters["dht.resent"] += 1
-            self._try(request_id, outstanding, now)
+            # The second try waits no longer: until it is over the first may be answered too.
+            self._try(request_id, outstanding, now, self._shared.known.timeout_s(outstanding.contact))
             return
         self._counters["dht.unanswered"] += 1
         self._on_unanswered(outstanding.contact, now)

@@ -153,8 +153,9 @@ class RoutingTable(StockRoutingTable):
         k = k or self.ksize
         first, last = smallest_subtree(self._live, target, k if exclude is None else k + 1)
         contacts = self._contacts[first:last]
-        distance = list(map(target.__xor__, self._live[first:last])).__getitem__
-        found = [contacts[at] for at in sorted(range(last - first), key=distance)[: k + 1]]
+        distances = list(map(target.__xor__, self._live[first:last]))
+        order = sorted(range(last - first), key=distances.__getitem__)
+        found = [contacts[at] for at in order[: k + 1]]
         if exclude is not None:
             found = [contact for contact in found if contact.id != exclude]
         del found[k:]

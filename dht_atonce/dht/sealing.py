@@ -57,11 +57,13 @@ class PacketType(IntEnum):
 
 
 # Type on the wire → type, and where the box begins
-_SEALED: Final = {
+_SEALED: Final[dict[int, tuple[PacketType, int]]] = {
     PacketType.REQUEST: (PacketType.REQUEST, _HEADER),
     PacketType.REQUEST | _COOKIE_BIT: (PacketType.REQUEST, _HEADER + COOKIE_SIZE),
     PacketType.REPLY: (PacketType.REPLY, _HEADER),
 }
+# Type on the wire → how the datagram begins
+_HEADS: Final = {kind: bytes((MAJOR, kind)) for kind in _SEALED}
 
 
 class Opened(msgspec.Struct, frozen=True, gc=False):
@@ -97,25 +99,29 @@ class Sealer:
         content = (kind << 16 | length).to_bytes(_PREFIX, "big") + body
         if size < min_size:
             content += bytes(min_size - size)
-        wire_type = kind | _COOKIE_BIT if cookie else kind
-        box = self._cipher.seal(content, nonce, to)
-        return (MAJOR << 8 | wire_type).to_bytes(2, "big") + self._public + nonce + cookie + box
+        head = _HEADS[kind | _COOKIE_BIT if cookie else kind]
+        return head + self._public + nonce + cookie + self._cipher.seal(content, nonce, to)
 
     def open(self, data: bytes) -> Opened:
         """Open a REQUEST or a REPLY."""
         kind, start = _SEALED.get(data[1], (None, 0))
         if kind is None:
             raise WireError("unknown type")
+        sender = data[2:34]
+        return Opened(kind, sender, data[_HEADER:start], self.body(data, kind, sender))
+
+    def body(self, data: bytes, kind: int, sender: bytes) -> bytes:
+        """What a REQUEST or a REPLY, as `kind` says, of the node key `sender` says."""
+        start = _HEADER + COOKIE_SIZE if data[1] & _COOKIE_BIT else _HEADER
         if len(data) < start + TAG_SIZE + _PREFIX:
             raise WireError("too short")
-        sender = data[2:34]
         if sender == self._public:
             raise WireError("our own key")
         content = self._cipher.open(data[start:], data[34:_HEADER], sender)
         end = _PREFIX + (content[1] << 8 | content[2])
         if content[0] != kind or end > len(content):
             raise WireError("box and header differ")
-        return Opened(kind, sender, data[_HEADER:start], content[_PREFIX:end])
+        return content[_PREFIX:end]
 
 
 def key_request(nonce: bytes, network_id: bytes) -> bytes:

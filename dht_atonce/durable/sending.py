@@ -18,6 +18,7 @@ from dht_atonce.durable.writer import Writer
 from dht_atonce.errors import AtOnceError, DeliveryUnknown, PeerClosed, PeerOffline, QueueFull, StoreError
 from dht_atonce.identity import PeerId
 from dht_atonce.messaging.frames import Kind
+from dht_atonce.messaging.linking import Ended
 from dht_atonce.messaging.messenger import Messenger
 from dht_atonce.messaging.receipts import State
 from dht_atonce.records import PresenceRecord, presence_key
@@ -125,7 +126,7 @@ class Sending:
             courier.on_linked(able=CAPABILITY in record.capabilities)
             self._pump(peer_id, courier)
 
-    def on_unlinked(self, peer_id: PeerId, _: str) -> None:
+    def on_unlinked(self, peer_id: PeerId, _: Ended) -> None:
         """Of `Messenger.when_unlinked`."""
         self._calls.pop(peer_id, None)
         courier = self._couriers.get(peer_id)

@@ -7,7 +7,7 @@ from msgspec import Meta
 
 from dht_atonce.codec import U8, U32, U64, Bytes8, WireStruct, decode, encode
 
-__all__ = ["MAX_DATA", "Parcel", "Refused", "Settled", "Stored", "Why", "pack", "unpack"]
+__all__ = ["MAX_DATA", "Note", "Parcel", "Refused", "Settled", "Stored", "Why", "pack", "unpack"]
 
 MAX_DATA: Final = 59_900
 """Bytes of a durable message: with its envelope it fits into a message."""

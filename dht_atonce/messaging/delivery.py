@@ -38,6 +38,11 @@ class Delivery:
         self.outflow = Outflow(config, memory.base if memory else 1)
         self.inflow = Inflow(config, memory.expected if memory else 1)
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether `memory` is all that has to be remembered."""
+        return not self.outflow.queued and not self.inflow.has_unconfirmed
+
     def memory(self) -> Memory:
         """What has to be remembered when all else is forgotten; only of a pair with nothing queued."""
         return Memory(self.their_incarnation, self.outflow.base, self.inflow.expected)
@@ -63,9 +68,13 @@ class Delivery:
             settled += outflow.on_ack(hello.expect - 1)
             outflow.skip_to(hello.expect)
             inflow.skip_to(hello.base)
-        outflow.rewind()
-        inflow.ack_due = True
+        self.on_switched()
         return settled
+
+    def on_switched(self) -> None:
+        """Another link that passed HELLO is used from now on; what was said over the last one may be lost."""
+        self.outflow.rewind()
+        self.inflow.untell()
 
     def on_frame(self, frame: MessageFrame, room: Room) -> tuple[list[Taken], list[Batch]]:
         """A frame came. Gives what is new, as far as there is room for it, and the batches that it settled."""
@@ -104,4 +113,4 @@ class Delivery:
         """`frame`, just taken, could not be sent."""
         if frame.messages:
             self.outflow.untake()
-        self.inflow.untell(next((one.limit for one in frame.specials if isinstance(one, Window)), None))
+        self.inflow.untell()

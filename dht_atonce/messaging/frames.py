@@ -73,6 +73,7 @@ class ByeCode:
     NOT_ACCEPTED: Final = 1
     GOING_AWAY: Final = 2
     PROTOCOL_ERROR: Final = 3
+    NOT_NEEDED: Final = 4
 
 
 class Bye(WireStruct, tag=_BYE, frozen=True):

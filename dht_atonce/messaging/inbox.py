@@ -59,10 +59,11 @@ class Inbox:
         if self._closed:
             return 0
         share, size = self._shares.get(sender, (0, 0))
-        room = config.inbox_messages - self._count - share
+        free = config.inbox_messages - self._count
         if self._bytes > config.inbox_bytes // 4:
             # Going by the mean size of what is here.
-            room = min(room, (config.inbox_bytes - self._bytes) * self._count // self._bytes - share)
+            free = min(free, (config.inbox_bytes - self._bytes) * self._count // self._bytes)
+        room = (free - share) // 2  # each message makes the share larger and what is free smaller
         return max(room, config.frame_messages - share if size < config.frame_bytes else 0, 0)
 
     def put(self, sender: PeerId, messages: list[bytes]) -> None:

@@ -38,14 +38,19 @@ class Inflow:
         self._held: dict[int, tuple[int, Messages]] = {}
         """By first number: kind and messages that came before those in front of them."""
         self._held_bytes = 0
-        self._unconfirmed: list[int] = []
-        """The last numbers of what was taken and is not acknowledged before somebody confirms it, in order."""
+        self._unconfirmed: list[Taken] = []
+        """What was taken and is not acknowledged before somebody confirms it, in order."""
         self._told = expected - 1 + config.first_window
 
     @property
     def ack(self) -> int:
         """All up to it is acknowledged."""
-        return self._unconfirmed[0] - 1 if self._unconfirmed else self.expected - 1
+        return self._unconfirmed[0].first - 1 if self._unconfirmed else self.expected - 1
+
+    @property
+    def has_unconfirmed(self) -> bool:
+        """Whether something was taken that cannot be acknowledged yet."""
+        return bool(self._unconfirmed)
 
     @property
     def held(self) -> list[tuple[int, int]]:
@@ -72,13 +77,15 @@ class Inflow:
 
     def confirm_later(self, taken: Taken) -> None:
         """`taken`, just given, is not acknowledged before `confirm`."""
-        self._unconfirmed.append(taken.first)
+        self._unconfirmed.append(taken)
 
     def confirm(self, taken: Taken) -> None:
         """It may be acknowledged now, once all before it is. Nothing happens if its sender was started again."""
-        if taken.first in self._unconfirmed:
-            self._unconfirmed.remove(taken.first)
-            self.ack_due = True
+        for place, one in enumerate(self._unconfirmed):
+            if one is taken:  # a new process of the sender may have said the same under the same number
+                del self._unconfirmed[place]
+                self.ack_due = True
+                return
 
     def limit(self, room: int) -> int | None:
         """The highest number for which there is room, if the sender should hear of it; to be sent when it is given."""
@@ -88,11 +95,10 @@ class Inflow:
         self._told = limit
         return limit
 
-    def untell(self, limit: int | None) -> None:
-        """What was to be said, with this `limit`, could not be sent."""
+    def untell(self) -> None:
+        """What was last said may not have been heard: it is to be said again."""
         self.ack_due = True
-        if limit is not None:
-            self._told = self.expected - 1
+        self._told = self.expected - 1
 
     def skip_to(self, base: int) -> None:
         """The sender never sends anything below `base` again."""
@@ -115,12 +121,13 @@ class Inflow:
         if skip >= len(messages) or skip < 0:
             return
         new = messages[skip:] if skip else messages
-        count = max(0, room(kind))
+        count = max(0, room(kind) - sum(len(one.messages) for one in taken if one.kind == kind))
         if count < len(new):
             new = new[:count]
         if new:
             whole = [message for message in new if message is not None] if None in new else list(new)
-            taken.append(Taken(kind, self.expected, whole))  # type: ignore[arg-type]
+            if whole:
+                taken.append(Taken(kind, self.expected, whole))  # type: ignore[arg-type]
             self.expected += len(new)
 
     def _hold(self, kind: int, seq0: int, messages: Messages) -> None:

@@ -8,6 +8,7 @@ which the other side must have lost.
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from enum import Enum
 from typing import Protocol
 
 from dht_atonce.config import MessagingConfig
@@ -15,6 +16,7 @@ from dht_atonce.endpoints import Address
 from dht_atonce.errors import (
     AtOnceError,
     LinkError,
+    LinkRefused,
     NotAccepted,
     PeerOffline,
     PeerUnknown,
@@ -28,12 +30,35 @@ from dht_atonce.messaging.pair import Pair, PeerLink
 from dht_atonce.records import PresenceRecord, RecordParser
 from dht_atonce.tasks import TaskGroup
 
-__all__ = ["Accept", "FindPresence", "Linking", "PairKeeper"]
+__all__ = ["Accept", "Ended", "FindPresence", "Linking", "PairKeeper"]
 
 FindPresence = Callable[[PeerId, bool], Awaitable[PresenceRecord | None]]
 """Looks up a peer's presence; the flag asks for the fresh one."""
 Accept = Callable[[PeerId], bool]
 """Whether a peer may reach us."""
+
+
+class Ended(Enum):
+    """How it came that there is no link."""
+
+    BROKEN = "broken"
+    """It ended without a word, or after a protocol error."""
+    LEFT = "left"
+    """The other side said that it goes."""
+    CLOSED = "closed"
+    """One of the two did not need it any more."""
+    REFUSED = "refused"
+    """One of the two does not accept the other."""
+    UNREACHABLE = "unreachable"
+    """It was dialled in vain."""
+
+
+_ENDED = {
+    ByeCode.NOT_ACCEPTED: Ended.REFUSED,
+    ByeCode.GOING_AWAY: Ended.CLOSED,
+    ByeCode.NOT_NEEDED: Ended.CLOSED,
+}
+"""By the code with which we say BYE."""
 
 
 class PairKeeper(Protocol):
@@ -48,7 +73,7 @@ class PairKeeper(Protocol):
     def on_switched(self, pair: Pair) -> None:
         """`pair.link` has ended, and another one is used from now on."""
 
-    def on_unlinked(self, pair: Pair, reason: str) -> None:
+    def on_unlinked(self, pair: Pair, ended: Ended) -> None:
         """`pair.link` has ended, and there is no other."""
 
     def on_unreachable(self, pair: Pair, error: AtOnceError) -> None:
@@ -167,26 +192,39 @@ class Linking:
         return PeerOffline(f"{short}… does not answer at {', '.join(map(str, tried))}")
 
     async def _dial(self, pair: Pair, endpoint: Address) -> bool:
-        try:
-            link = await self._links.dial(endpoint, pair.peer_id.curve_key, self._config.hello_timeout_s)
-        except LinkError:
-            self._counters["messaging.dial_failed"] += 1
-            return False
-        if pair.link is not None:  # the peer dialled us, and we have not said a word over ours
-            link.close()
-            return True
-        peer_link = self._begin(link, self._loop.create_future())
-        self._greet(peer_link, pair)
-        assert peer_link.greeted is not None
-        try:
-            await peer_link.greeted
-        except LinkError:
-            return False
-        except asyncio.CancelledError:
-            link.close()
-            self._forget(peer_link)
-            raise
-        return peer_link.pair is pair
+        """Whether it led to a link. Raises `NotAccepted`."""
+        for attempt in range(2):
+            if attempt:
+                # It broke off: the machine stood still for a moment, or the cable did. Not at once again.
+                await asyncio.sleep(self._config.redial_s)
+            if pair.is_linked():
+                return True
+            try:
+                link = await self._links.dial(endpoint, pair.peer_id.curve_key, self._config.hello_timeout_s)
+            except LinkRefused:
+                self._counters["messaging.dial_refused"] += 1
+                continue
+            except LinkError:
+                self._counters["messaging.dial_failed"] += 1
+                return False
+            if pair.is_linked():  # the peer dialled us, and we have not said a word over ours
+                link.close()
+                return True
+            peer_link = self._begin(link, self._loop.create_future())
+            self._greet(peer_link, pair)
+            assert peer_link.greeted is not None
+            try:
+                await peer_link.greeted
+            except LinkRefused:
+                continue
+            except LinkError:
+                return False
+            except asyncio.CancelledError:
+                link.close()
+                self._forget(peer_link)
+                raise
+            return peer_link.pair is pair
+        return False
 
     # --- links ---
 
@@ -200,11 +238,13 @@ class Linking:
         peer_link = PeerLink(link, greeted)
         self._open[peer_link] = None
         peer_link.timer = self._loop.call_later(self._config.hello_timeout_s, self._on_no_hello, peer_link)
-        link.start(lambda data: self._on_frame(peer_link, data), lambda reason: self._on_closed(peer_link, reason))
+        link.start(lambda data: self._on_frame(peer_link, data), lambda _: self._on_closed(peer_link, Ended.BROKEN))
         return peer_link
 
     def _on_no_hello(self, peer_link: PeerLink) -> None:
         self._counters["messaging.no_hello"] += 1
+        if peer_link.greeted is not None and not peer_link.greeted.done():
+            peer_link.greeted.set_exception(LinkError("no HELLO came"))
         self._bye(peer_link, ByeCode.PROTOCOL_ERROR, "no HELLO")
 
     def _greet(self, peer_link: PeerLink, pair: Pair) -> None:
@@ -213,11 +253,11 @@ class Linking:
 
     def _bye(self, peer_link: PeerLink, code: int, text: str) -> None:
         peer_link.link.send(write_frame(Frame(0, 0, 0, [], [Bye(code, text)])))
-        self._end(peer_link, text)
+        self._end(peer_link, _ENDED.get(code, Ended.BROKEN))
 
-    def _end(self, peer_link: PeerLink, reason: str) -> None:
+    def _end(self, peer_link: PeerLink, ended: Ended) -> None:
         peer_link.link.close()
-        self._on_closed(peer_link, reason)
+        self._on_closed(peer_link, ended)
 
     def _forget(self, peer_link: PeerLink) -> bool:
         """Whether it was known."""
@@ -228,13 +268,13 @@ class Linking:
             peer_link.timer.cancel()
         return True
 
-    def _on_closed(self, peer_link: PeerLink, reason: str) -> None:
+    def _on_closed(self, peer_link: PeerLink, ended: Ended) -> None:
         """The link has ended, whoever ended it."""
         if not self._forget(peer_link):
             return
         greeted, pair = peer_link.greeted, peer_link.pair
         if greeted is not None and not greeted.done():
-            greeted.set_exception(LinkError("the link ended before HELLO"))
+            greeted.set_exception(LinkRefused("the link ended before HELLO"))
         if pair is None:
             return
         if pair.spare is peer_link:
@@ -242,9 +282,11 @@ class Linking:
         elif pair.link is peer_link:
             pair.link, pair.spare = pair.spare, None
             if pair.link is not None:
+                if pair.link.timer is not None:
+                    pair.link.timer.cancel()  # it was to end as the second of two
                 self._keeper.on_switched(pair)
             else:
-                self._keeper.on_unlinked(pair, reason)
+                self._keeper.on_unlinked(pair, ended)
 
     # --- frames ---
 
@@ -273,7 +315,7 @@ class Linking:
         greeted = peer_link.greeted
         if bye.code == ByeCode.NOT_ACCEPTED and greeted is not None and not greeted.done():
             greeted.set_exception(NotAccepted("the other side does not accept us"))
-        self._end(peer_link, "the other side ended it")
+        self._end(peer_link, Ended.LEFT if bye.code == ByeCode.GOING_AWAY else _ENDED.get(bye.code, Ended.BROKEN))
 
     def _on_hello(self, peer_link: PeerLink, hello: Hello) -> None:
         if peer_link.pair is not None or peer_link.link.is_closed:
@@ -339,7 +381,7 @@ class Linking:
             self._retire(extra)
         if pair.spare is not None:
             # Not at once: the other side may not know of the one that stays.
-            pair.spare.timer = self._loop.call_later(self._config.crossed_s, self._end, pair.spare, "one of two")
+            pair.spare.timer = self._loop.call_later(self._config.crossed_s, self._end, pair.spare, Ended.CLOSED)
 
     def _retire(self, peer_link: PeerLink) -> None:
         if self._forget(peer_link):
@@ -352,4 +394,4 @@ class Linking:
         idle = [one for one in self._open if one is not new and one.pair is not None and not one.pair.outflow.queued]
         if idle:
             self._counters["messaging.idle_closed"] += 1
-            self._end(min(idle, key=lambda one: one.used_at), "others need the room")
+            self._bye(min(idle, key=lambda one: one.used_at), ByeCode.NOT_NEEDED, "others need the room")

@@ -11,6 +11,7 @@ from dht_atonce.errors import (
     AtOnceError,
     DeliveryUnknown,
     MessageTooLarge,
+    NotAccepted,
     PeerClosed,
     QueueFull,
 )
@@ -19,7 +20,7 @@ from dht_atonce.links import LinkNet, LinkPort
 from dht_atonce.messaging.delivery import Memory
 from dht_atonce.messaging.frames import ByeCode, Hello, Kind, MessageFrame, write_frame
 from dht_atonce.messaging.inbox import Inbox, Message
-from dht_atonce.messaging.linking import Accept, FindPresence, Linking
+from dht_atonce.messaging.linking import Accept, Ended, FindPresence, Linking
 from dht_atonce.messaging.pair import Pair
 from dht_atonce.messaging.receipts import Batch, Receipt
 from dht_atonce.messaging.service import Service
@@ -28,7 +29,7 @@ from dht_atonce.records import PresenceRecord, RecordParser
 __all__ = ["Messenger"]
 
 OnLinked = Callable[[PeerId, PresenceRecord], None]
-OnUnlinked = Callable[[PeerId, str], None]
+OnUnlinked = Callable[[PeerId, Ended], None]
 
 
 class _ToInbox:
@@ -176,7 +177,10 @@ class Messenger:
     def withdraw(self, to: PeerId, receipt: Receipt) -> bool:
         """Do not send what has not left. False: it left already, or is settled."""
         pair = self._pairs.get(to)
-        return pair is not None and pair.outflow.withdraw(receipt)
+        if pair is None or not pair.outflow.withdraw(receipt):
+            return False
+        receipt.batch.wake()
+        return True
 
     # --- links ---
 
@@ -194,7 +198,7 @@ class Messenger:
         """End the link to the peer if nothing is on its way to it."""
         pair = self._pairs.get(peer_id)
         if pair is not None and not pair.outflow.queued:
-            self.linking.end(pair, ByeCode.GOING_AWAY, "not needed any more")
+            self.linking.end(pair, ByeCode.NOT_NEEDED, "not needed any more")
 
     def pair(self, peer_id: PeerId) -> Pair:
         """The pair with this peer, made if new."""
@@ -209,19 +213,19 @@ class Messenger:
 
     def on_linked(self, pair: Pair, hello: Hello, record: PresenceRecord) -> None:
         """Of `PairKeeper`."""
-        base = pair.outflow.base
+        before = pair.outflow.delivered
         self._wake(pair.delivery.on_hello(hello, record.incarnation))
-        self.counters["messaging.delivered"] += max(0, pair.outflow.base - base)
+        self.counters["messaging.delivered"] += pair.outflow.delivered - before
         self._flush_soon(pair)
         for tell in self.when_linked:
             tell(pair.peer_id, record)
 
     def on_switched(self, pair: Pair) -> None:
         """Of `PairKeeper`."""
-        pair.outflow.rewind()
+        pair.delivery.on_switched()
         self._flush_soon(pair)
 
-    def on_unlinked(self, pair: Pair, reason: str) -> None:
+    def on_unlinked(self, pair: Pair, ended: Ended) -> None:
         """Of `PairKeeper`."""
         pair.outflow.on_link_lost()
         if self._closed:
@@ -229,7 +233,7 @@ class Messenger:
         if pair.outflow.queued:
             self.linking.connect_soon(pair)
         for tell in self.when_unlinked:
-            tell(pair.peer_id, reason)
+            tell(pair.peer_id, ended)
 
     def on_unreachable(self, pair: Pair, error: AtOnceError) -> None:
         """Of `PairKeeper`."""
@@ -237,14 +241,14 @@ class Messenger:
         unknown = (DeliveryUnknown, f"the link to {pair.peer_id.short}… broke before an acknowledgement came")
         self._wake([*pair.outflow.drop_unsent((type(error), text)), *pair.outflow.doubt(unknown)])
         for tell in self.when_unlinked:
-            tell(pair.peer_id, text)
+            tell(pair.peer_id, Ended.REFUSED if isinstance(error, NotAccepted) else Ended.UNREACHABLE)
 
     def on_frame(self, pair: Pair, frame: MessageFrame) -> None:
         """Of `PairKeeper`."""
-        inflow, base = pair.delivery.inflow, pair.outflow.base
+        inflow, before = pair.delivery.inflow, pair.outflow.delivered
         taken, settled = pair.delivery.on_frame(frame, partial(self._room, pair.peer_id))
         if settled:
-            self.counters["messaging.delivered"] += pair.outflow.base - base
+            self.counters["messaging.delivered"] += pair.outflow.delivered - before
         for one in taken:
             service = self._services.get(one.kind)
             if service is None:
@@ -335,9 +339,14 @@ class Messenger:
             if not send(write_frame(frame)):
                 # Its queue is full, or it is closing and will be told of.
                 delivery.untake_frame(frame)
-                self._loop.call_later(self.config.unsent_retry_s, self._flush_soon, pair)
+                if pair.retry is None:
+                    pair.retry = self._loop.call_later(self.config.unsent_retry_s, self._retry, pair)
                 break
         self._arm(pair)
+
+    def _retry(self, pair: Pair) -> None:
+        pair.retry = None
+        self._flush_soon(pair)
 
     def _arm(self, pair: Pair) -> None:
         """Have `_on_timer` called at the pair's deadline, or before: a timer that comes early is cheaper than one that

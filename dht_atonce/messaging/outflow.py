@@ -50,11 +50,14 @@ class Outflow:
         "_retransmit_s",
         "_waiting",
         "base",
+        "delivered",
     )
 
     def __init__(self, config: MessagingConfig, base: int = 1) -> None:
         self._config = config
         self.base = base
+        self.delivered = 0
+        """Messages that were ever acknowledged, withdrawn ones left out."""
         self._next_seq = base
         self._limit = base - 1 + config.first_window
         self._waiting: deque[Batch] = deque()
@@ -175,11 +178,13 @@ class Outflow:
         flight = self._flight
         while flight and (batch := flight[0]).seq0 <= ack:
             settled.append(batch)
-            count = ack - batch.seq0 + 1
+            count = min(len(batch.messages), ack - batch.seq0 + 1)
+            self.delivered += count - batch.settled
+            if batch.withdrawn is not None:
+                self.delivered -= sum(batch.settled <= index < count for index in batch.withdrawn)
+            batch.settled = count
             if count < len(batch.messages):
-                batch.settled = count
                 break
-            batch.settled = len(batch.messages)
             flight.popleft()
             self._count_out(batch)
             self._flight_bytes -= batch.size
@@ -200,7 +205,8 @@ class Outflow:
         """The receiver has room for numbers up to `limit`."""
         if limit > self._limit:
             self._limit = limit
-            self._probing = False
+            if self._probing or not self._flight:
+                self.rewind()  # what found no room may find it now
 
     def skip_to(self, base: int) -> None:
         """The receiver expects `base` though we know of nothing sent: we had forgotten the pair, it had not."""
@@ -211,7 +217,8 @@ class Outflow:
     def on_timer(self, now: float) -> list[Batch]:
         """The `deadline` has come. Gives the batches that expired or became unknown."""
         if self._retransmit_at is not None and now >= self._retransmit_at:
-            # The first frame again, to see whether the other takes it, and forget what it said of others.
+            # The first frame again, to see whether the other takes it, and forget what it said of others. If it said
+            # that it has no room: the next frame, to see whether it has.
             for batch in self._flight:
                 batch.held = False
             self._cursor = 0
@@ -245,7 +252,7 @@ class Outflow:
             run = Run(batch.kind, batch.seq0, batch.messages)
         if run is not None:
             self._cursor += 1
-        if self._cursor and self._retransmit_at is None:
+        if self._retransmit_at is None and (self._cursor or self._waiting):
             self._retransmit_at = now + self._retransmit_s
         return run
 
@@ -256,9 +263,11 @@ class Outflow:
     # --- inside ---
 
     def _fits(self, batch: Batch) -> bool:
-        """Whether the window lets the next batch through. A batch larger than the window goes alone."""
+        """Whether the window lets the next batch through. A batch larger than ours goes alone."""
         config, count = self._config, len(batch.messages)
-        if self._probing or self._next_seq + count - 1 > self._limit:
+        if self._probing:
+            return not self._flight
+        if self._next_seq + count - 1 > self._limit:
             return False
         if not self._flight:
             return True

@@ -39,6 +39,7 @@ class Pair:
         "outflow",
         "peer_id",
         "record",
+        "retry",
         "spare",
         "timer",
         "timer_at",
@@ -60,8 +61,14 @@ class Pair:
         """The time of the turn in which the first message since the last flush was queued."""
         self.timer: asyncio.TimerHandle | None = None
         self.timer_at = 0.0
+        self.retry: asyncio.TimerHandle | None = None
+        """Until a link is tried again whose queue was full."""
+
+    def is_linked(self) -> bool:
+        """Whether there is a link; a call, since it changes while others are waited for."""
+        return self.link is not None
 
     @property
     def is_idle(self) -> bool:
         """Whether all that is to be remembered of it is where it stands."""
-        return self.link is None and self.spare is None and self.dial_task is None and not self.outflow.queued
+        return self.link is None and self.spare is None and self.dial_task is None and self.delivery.is_idle

@@ -81,6 +81,10 @@ class Batch:
         self.waiters: list[tuple[int, asyncio.Future[None]]] = []
         self.withdrawn: set[int] | None = None
 
+    def is_delivered(self, index: int) -> bool:
+        """The message at `index`."""
+        return index < self.settled and (self.withdrawn is None or index not in self.withdrawn)
+
     def state(self, index: int) -> State:
         """Of the message at `index`."""
         if self.withdrawn is not None and index in self.withdrawn:
@@ -113,7 +117,7 @@ class Batch:
         for index, waiter in waiting:
             if waiter.done():
                 continue
-            if index < self.settled:
+            if self.is_delivered(index):
                 waiter.set_result(None)
             elif (error := self.error(index)) is not None:
                 waiter.set_exception(error)
@@ -140,7 +144,7 @@ class Receipt(msgspec.Struct, frozen=True, gc=False):
 
     async def _settled(self) -> None:
         batch, index = self.batch, self.index
-        if index < batch.settled:
+        if batch.is_delivered(index):
             return
         error = batch.error(index)
         if error is not None:

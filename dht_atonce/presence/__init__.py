@@ -1,0 +1,1 @@
+"""Who is there: presence from links, records and goodbyes together."""

@@ -1,0 +1,1 @@
+"""Long runs that try to make delivery break its word: `python -m soak --help`."""
