@@ -112,6 +112,10 @@ bench-topics: $(STAMP) ## List a topic of a thousand members in a simulated netw
 bench-calls: $(STAMP) ## Measure requests and replies beside asyncio's TLS streams (two minutes)
 	@$(BIN)/python benchmarks/calls.py $(ARGS)
 
+.PHONY: bench-durable
+bench-durable: $(STAMP) ## Measure durable messages on real disks, beside plain ones (half a minute; ARGS='--folder DISK')
+	@$(BIN)/python -m benchmarks.durable $(ARGS)
+
 # The newest versions that fit pyproject.toml, tried out in an environment of their own; run the tests afterwards.
 .PHONY: constraints
 constraints: ## Renew constraints.txt

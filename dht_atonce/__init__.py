@@ -8,6 +8,8 @@ from dht_atonce.access import Contacts
 from dht_atonce.calls.calls import Request
 from dht_atonce.config import CallConfig, MessagingConfig, NetworkConfig
 from dht_atonce.dht.node import DhtNode, FindResult, KeyChange, KeyWatch, PublishResult, WatchEvent
+from dht_atonce.durable.receipt import DurableReceipt
+from dht_atonce.durable.receiving import DurableMessage
 from dht_atonce.endpoints import Address, SeedUrl
 from dht_atonce.errors import (
     AtOnceError,
@@ -34,6 +36,7 @@ from dht_atonce.errors import (
     RequestLost,
     RequestTimeout,
     SeedUrlError,
+    StoreError,
 )
 from dht_atonce.identity import Identity, PeerId
 from dht_atonce.messaging.inbox import Message
@@ -53,6 +56,8 @@ __all__ = [
     "Contacts",
     "DeliveryUnknown",
     "DhtNode",
+    "DurableMessage",
+    "DurableReceipt",
     "EntryFailed",
     "FindResult",
     "Identity",
@@ -95,6 +100,7 @@ __all__ = [
     "SeedUrl",
     "SeedUrlError",
     "State",
+    "StoreError",
     "ValueRecord",
     "WatchEvent",
 ]

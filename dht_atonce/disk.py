@@ -1,17 +1,36 @@
-"""The disk seam: a folder of small files that are replaced whole."""
+"""The disk seam: a folder of small files that are replaced whole, and of databases."""
 
 import contextlib
 import fcntl
 import os
+import sqlite3
 import stat
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from dht_atonce.errors import ProfileError, ProfileInUse
 
-__all__ = ["Disk", "FolderDisk", "MemoryDisk"]
+__all__ = ["Database", "Disk", "FolderDisk", "MemoryDisk"]
 
 MAX_FILE_BYTES = 1 << 20
+
+
+class Database(Protocol):
+    """An SQLite database: of `sqlite3.Connection`, what is used here. What was committed outlives power cuts.
+
+    All methods may wait for the disk and raise `sqlite3.Error`. Used by one thread at a time, any one.
+    """
+
+    def execute(self, sql: str, parameters: Sequence[Any] = ..., /) -> sqlite3.Cursor: ...
+
+    def executemany(self, sql: str, parameters: Iterable[Sequence[Any]], /) -> sqlite3.Cursor: ...
+
+    def commit(self) -> None: ...
+
+    def rollback(self) -> None: ...
+
+    def close(self) -> None: ...
 
 
 class Disk(Protocol):
@@ -23,6 +42,16 @@ class Disk(Protocol):
 
     def write(self, name: str, data: bytes) -> None:
         """Replace the file whole: after a crash there is the old one or the new one. Raises `ProfileError`."""
+
+    def has_database(self, name: str) -> bool:
+        """Whether there is one of this name."""
+
+    def database(self, name: str) -> Database:
+        """Open a database, made if new. Raises `sqlite3.Error`; `ProfileError` if others may read it."""
+
+    def set_aside(self, name: str) -> str:
+        """Rename a database that is closed, so that another takes its place. Gives the new name. Raises
+        `ProfileError`."""
 
     def close(self) -> None:
         """Let go of the folder. May be called twice."""
@@ -39,6 +68,15 @@ class MemoryDisk:
 
     def write(self, name: str, data: bytes) -> None:
         self.files[name] = data
+
+    def has_database(self, name: str) -> bool:
+        return False
+
+    def database(self, name: str) -> Database:
+        return sqlite3.connect(":memory:", check_same_thread=False)
+
+    def set_aside(self, name: str) -> str:
+        raise ProfileError(f"{name} is in memory only")
 
     def close(self) -> None:
         """Nothing to let go of: the files stay for whoever opens this disk again."""
@@ -105,15 +143,57 @@ class FolderDisk:
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
-            folder_fd = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                os.fsync(folder_fd)  # the new name must survive a power cut too
-            finally:
-                os.close(folder_fd)
+            self._sync_names()
         except OSError as error:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
             raise ProfileError(f"{path} cannot be written: {error.strerror}") from None
+
+    def has_database(self, name: str) -> bool:
+        return (self.folder / name).exists()
+
+    def database(self, name: str) -> Database:
+        path = self.folder / name
+        try:
+            # SQLite would make it with the umask's mode; its journals take the mode of the database.
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            mode = os.fstat(fd).st_mode
+            os.close(fd)
+            self._sync_names()
+        except OSError as error:
+            raise ProfileError(f"{path} cannot be opened: {error.strerror}") from None
+        if mode & 0o077:
+            raise ProfileError(f"{path} can be read by others; run: chmod 600 {path}")
+        connection = sqlite3.connect(path, check_same_thread=False)
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")  # with WAL: an fsync at each commit
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def set_aside(self, name: str) -> str:
+        number = 1
+        while (self.folder / (new := f"{name}.damaged-{number}")).exists():
+            number += 1
+        try:
+            # The database last: a journal without its database would be taken for one of the next.
+            for suffix in ("-shm", "-wal", ""):
+                with contextlib.suppress(FileNotFoundError):
+                    (self.folder / f"{name}{suffix}").rename(self.folder / f"{new}{suffix}")
+            self._sync_names()
+        except OSError as error:
+            raise ProfileError(f"{self.folder / name} cannot be set aside: {error.strerror}") from None
+        return new
+
+    def _sync_names(self) -> None:
+        """New names must survive a power cut too."""
+        fd = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
 
     def close(self) -> None:
         if self._lock is not None:

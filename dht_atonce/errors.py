@@ -40,6 +40,7 @@ __all__ = [
     "RequestLost",
     "RequestTimeout",
     "SeedUrlError",
+    "StoreError",
     "WireError",
 ]
 
@@ -77,6 +78,11 @@ class ProfileError(AtOnceError):
 
 class ProfileInUse(ProfileError):
     """Another process owns this profile."""
+
+
+class StoreError(AtOnceError):
+    """What must be kept on this machine's disk could not be: the disk is full or failing, or the file is damaged. The
+    message says which file, and what became of it; what was acknowledged before is not touched."""
 
 
 class PortInUse(AtOnceError, OSError):
@@ -127,7 +133,7 @@ class NotAccepted(AtOnceError, ConnectionError):
 
 
 class NotSupported(AtOnceError):
-    """The other side's program does not serve what was asked for: its presence record lacks the capability."""
+    """The other side, or this one as it was opened, cannot do what was asked; the message says what is missing."""
 
 
 class IdentityInUse(AtOnceError):

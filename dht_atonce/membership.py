@@ -30,8 +30,9 @@ OnEvent = Callable[[str, dict[str, Any]], None]
 OnStarted = Callable[[DhtNode, Messenger], None]
 """Called once, when node and messenger are there and before anybody can reach them."""
 
-CAPABILITIES = ("msg1", "call1")
+CAPABILITIES = ("msg1", "call1", "dur1")
 """What we serve, as presence records say it."""
+_OF_LASTING = ("dur1",)  # served only by who can be found, and has a disk
 
 _SAVED_CONTACTS = 50
 _FIRST_SAVE_S = 2.0
@@ -75,6 +76,8 @@ class Membership:
         self.counters = counters
         self._listening = listening
         self._transient = transient
+        lasting = profile.is_lasting and not transient
+        self._capabilities = tuple(word for word in CAPABILITIES if lasting or word not in _OF_LASTING)
         self._on_event = on_event
         self._config = config
         self._links = host.links(profile.identity, counters)
@@ -105,6 +108,11 @@ class Membership:
         self._status = ONLINE
 
     # --- getters ---
+
+    @property
+    def is_transient(self) -> bool:
+        """Whether it takes part without being found."""
+        return self._transient
 
     @property
     def node(self) -> DhtNode:
@@ -324,7 +332,7 @@ class Membership:
             expires=expires,
             status=status,
             endpoints=() if status == GONE else self.endpoints(),
-            capabilities=CAPABILITIES,
+            capabilities=self._capabilities,
         )
 
     def _own_record(self) -> bytes:

@@ -4,13 +4,16 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, TypeVar, overload
+from typing import Any, Literal, Protocol, TypeVar, overload
 
 from dht_atonce.access import Accept, Access, Contacts
 from dht_atonce.calls.calls import Calls, Handler
 from dht_atonce.config import MessagingConfig, NetworkConfig
 from dht_atonce.dht.node import DhtNode, FindResult, PublishResult
 from dht_atonce.discovery.ladder import Entry
+from dht_atonce.durable.feature import Durable
+from dht_atonce.durable.receipt import DurableReceipt
+from dht_atonce.durable.receiving import DurableMessage
 from dht_atonce.endpoints import SeedUrl
 from dht_atonce.errors import MessageTooLarge, PeerClosed, PeerIdError, PeerOffline, PeerUnknown
 from dht_atonce.host import Host
@@ -58,8 +61,15 @@ class Peer:
         self._membership = membership
         self._access = Access(Contacts(membership.profile), accept, membership.counters)
         self._calls = Calls(membership.host.rng, membership.counters)
+        self._durable = Durable(
+            membership.profile,
+            membership.host,
+            membership.counters,
+            membership.emit,
+            transient=membership.is_transient,
+        )
         self._presence = PresenceWatcher(membership.started)
-        self._features: list[Feature] = [self._access, self._calls, self._presence]
+        self._features: list[Feature] = [self._access, self._calls, self._presence, self._durable]
         membership.on_started = self._start
 
     @property
@@ -249,20 +259,73 @@ class Peer:
         """Be listed no more. Whoever knows our `PeerId` can still look us up."""
         return await self.node.withdraw(AROUND)
 
-    def post(self, to: PeerId | str, data: bytes, timeout_s: float | None = None) -> Receipt:
+    @overload
+    def post(self, to: PeerId | str, data: bytes, timeout_s: float | None = None) -> Receipt: ...
+
+    @overload
+    def post(
+        self, to: PeerId | str, data: bytes, *, durable: Literal[True], expires_s: float | None = None
+    ) -> DurableReceipt: ...
+
+    def post(
+        self,
+        to: PeerId | str,
+        data: bytes,
+        timeout_s: float | None = None,
+        *,
+        durable: bool = False,
+        expires_s: float | None = None,
+    ) -> Receipt | DurableReceipt:
         """Queue a message of at most 60,000 B and go on. The receipt tells its state at any time, and can be awaited.
 
-        Raises `PeerIdError`, `MessageTooLarge`, `QueueFull`, `PeerClosed`.
+        durable: the message (then of at most 59,900 B) is written to our disk, and sent whenever the peer is there,
+        also after a restart, until it is acknowledged or `expires_s` (default 7 days, at most 30) are over. It is
+        acknowledged when it is on the receiver's disk. docs/guide/durable.md says what is guaranteed.
+
+        Raises `PeerIdError`, `MessageTooLarge`, `QueueFull`, `PeerClosed`; durable: `NotSupported` if we have no
+        profile folder, or a peer that is linked to us takes no durable messages; ValueError for `expires_s`.
         """
+        if durable:
+            return self._durable.post(_peer_id(to), data, expires_s)
         return self._membership.messenger.post(_peer_id(to), data, timeout_s)
 
-    async def send(self, to: PeerId | str, data: bytes, timeout_s: float | None = None) -> None:
+    @overload
+    async def send(self, to: PeerId | str, data: bytes, timeout_s: float | None = None) -> None: ...
+
+    @overload
+    async def send(
+        self, to: PeerId | str, data: bytes, *, durable: Literal[True], expires_s: float | None = None
+    ) -> DurableReceipt: ...
+
+    async def send(
+        self,
+        to: PeerId | str,
+        data: bytes,
+        timeout_s: float | None = None,
+        *,
+        durable: bool = False,
+        expires_s: float | None = None,
+    ) -> DurableReceipt | None:
         """Deliver a message of at most 60,000 B; returns when it is in the queue of the other side's app.
 
+        durable: as in `post`; returns when the message is on our own disk, from where it goes its way whatever happens
+        to us. `await` the receipt that it gives to wait until it is on the receiver's.
+
         Raises `PeerIdError`, `MessageTooLarge`, `QueueFull`; `PeerUnknown`, `PeerOffline` or `NotAccepted` if nothing
-        was sent; `DeliveryUnknown` if it was sent and no acknowledgement came within `timeout_s` (default 10).
+        was sent; `DeliveryUnknown` if it was sent and no acknowledgement came within `timeout_s` (default 10); durable:
+        as `post`, and `StoreError` if our disk does not take it.
         """
+        if durable:
+            return await self._durable.send(_peer_id(to), data, expires_s)
         await self._membership.messenger.send(_peer_id(to), data, timeout_s)
+        return None
+
+    async def done(self, message: DurableMessage) -> None:
+        """The app is done with a durable message: it does not come again. The same as `message.done()`.
+
+        Returns when that is on the disk. Raises `StoreError`, `PeerClosed`.
+        """
+        await message.done()
 
     async def request(self, to: PeerId | str, data: bytes, *, service: str, timeout_s: float = 10.0) -> bytes:
         """Ask a peer's service, and give its reply; each has at most 60,000 B.
@@ -312,7 +375,10 @@ class Peer:
         return await self._membership.set_status(status)
 
     def messages(self) -> AsyncIterator[Message]:
-        """Messages from others, as they come; ends when this peer is closed. The sender is verified."""
+        """Messages from others, as they come; ends when this peer is closed. The sender is verified.
+
+        Durable ones are `DurableMessage`s: they have an id, and come again after a restart until `done` was called.
+        """
         if self._membership.closed:
             raise PeerClosed("this peer is closed")
         return self._read()
@@ -321,7 +387,7 @@ class Peer:
         await self._membership.started.wait()  # who keeps trying may not know its network yet
         inbox = self._membership.inbox
         if inbox is not None:
-            async for message in inbox.read():
+            async for message in self._durable.read(inbox):
                 yield message
 
 

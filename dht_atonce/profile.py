@@ -2,6 +2,7 @@
 
 - `identity.key`: the identity's secret seed, 32 B; the one file that must never be lost or shown.
 - `node.key`: the DHT node's secret, 32 B.
+- `messages.db`: durable messages, an SQLite database that is made when the first of them comes or goes.
 - `state`: contacts, network, ports, incarnations as msgpack; written often, and losing it costs a visit to a seed.
 - what a feature keeps, in a file of its own.
 """
@@ -69,8 +70,10 @@ class State:
 class Profile:
     """An opened profile; whoever opens it owns it until `close`."""
 
-    def __init__(self, disk: Disk, host: Host) -> None:
-        self._disk = disk
+    def __init__(self, disk: Disk, host: Host, *, is_lasting: bool = True) -> None:
+        self.disk = disk
+        self.is_lasting = is_lasting
+        """False: all of it is gone with the process."""
         self._host = host
         self.is_new = disk.read(_IDENTITY) is None
         self.identity = Identity(self._secret(_IDENTITY))
@@ -89,7 +92,7 @@ class Profile:
         """
         disk: Disk = MemoryDisk() if folder is None else host.disk(Path(folder).expanduser())
         try:
-            return cls(disk, host)
+            return cls(disk, host, is_lasting=folder is not None)
         except BaseException:
             disk.close()
             raise
@@ -111,7 +114,7 @@ class Profile:
             # A save that was cancelled goes on in its thread; it must not replace what a later one wrote.
             with self._writing:
                 if number > self._last_save:
-                    self._disk.write(_STATE, data)
+                    self.disk.write(_STATE, data)
                     self._last_save = number
 
         await self._host.offload.run(write)
@@ -119,21 +122,21 @@ class Profile:
 
     def read(self, name: str) -> bytes | None:
         """A feature's file; None if there is none. Raises `ProfileError`."""
-        return self._disk.read(name)
+        return self.disk.read(name)
 
     async def write(self, name: str, data: bytes) -> None:
         """Replace a feature's file, without holding up the loop. One at a time. Raises `ProfileError`."""
-        await self._host.offload.run(lambda: self._disk.write(name, data))
+        await self._host.offload.run(lambda: self.disk.write(name, data))
 
     def close(self) -> None:
         """Let others have the profile."""
-        self._disk.close()
+        self.disk.close()
 
     def _secret(self, name: str) -> bytes:
-        data = self._disk.read(name)
+        data = self.disk.read(name)
         if data is None:
             data = self._host.rng.randbytes(32)
-            self._disk.write(name, data)
+            self.disk.write(name, data)
         if len(data) != 32:
             raise ProfileError(
                 f"the profile's {name} is damaged: it has {len(data)} bytes instead of 32; restore it from a backup, "
@@ -142,7 +145,7 @@ class Profile:
         return data
 
     def _read_state(self) -> State:
-        data = self._disk.read(_STATE)
+        data = self.disk.read(_STATE)
         if data is None:
             return State()
         try:

@@ -19,7 +19,7 @@ from atonce_sim.world import EPOCH, World
 from dht_atonce.access import read_contacts
 from dht_atonce.calls import wire as calls
 from dht_atonce.codec import encode
-from dht_atonce.config import NetworkConfig
+from dht_atonce.config import DurableConfig, NetworkConfig
 from dht_atonce.dht.contact import Contact
 from dht_atonce.dht.cookies import CookieIssuer
 from dht_atonce.dht.crawl import Crawl
@@ -29,6 +29,8 @@ from dht_atonce.dht.wire import FindNode, FindValue, Found, Ping, Pong, Store, S
 from dht_atonce.discovery.seed_client import SeedSession
 from dht_atonce.discovery.seed_wire import Challenge, Hello, sign_challenge
 from dht_atonce.disk import MemoryDisk
+from dht_atonce.durable import wire as durable
+from dht_atonce.durable.intake import Intake
 from dht_atonce.endpoints import Address, SeedUrl, pack_address, parse_address
 from dht_atonce.errors import (
     EndpointError,
@@ -332,6 +334,25 @@ def _contacts() -> Target:
     return Target(feed, [encode((1, [(_identity(number).id.key, "Alice") for number in range(2)]))])
 
 
+def _durable() -> Target:
+    """What peers say of durable messages, and what is taken of it."""
+    intake, someone = Intake(DurableConfig()), _identity(0).id
+
+    def feed(data: bytes) -> None:
+        try:
+            note = durable.unpack(data)
+        except WireError:
+            return
+        if isinstance(note, durable.Parcel):
+            intake.on_parcel(someone, note, int(NOW * 1000))
+        elif isinstance(note, durable.Settled):
+            intake.on_settled(someone, note.round, note.count)
+
+    parcel = durable.Parcel(bytes(8), 0, bytes(16), int(NOW * 1000), b"message")
+    notes = (parcel, durable.Stored(bytes(8), 1), durable.Refused(bytes(8), 1), durable.Settled(bytes(8), 1))
+    return Target(feed, [durable.pack(note) for note in notes])
+
+
 def _handshake() -> Target:
     """What newcomers send to a seed: first in an answer to nothing, then to its challenge."""
     seed = _identity(60)
@@ -442,6 +463,7 @@ TARGETS: dict[str, Callable[[], Target]] = {
     "frame": _frame,
     "call": _call,
     "contacts": _contacts,
+    "durable": _durable,
     "handshake": _handshake,
     "challenge": _challenge,
     "state": _state,

@@ -27,6 +27,7 @@ from dht_atonce.dht.sealing import (
     key_request,
 )
 from dht_atonce.discovery import seed_wire
+from dht_atonce.durable import wire as durable
 from dht_atonce.endpoints import Address, pack_address
 from dht_atonce.identity import node_id
 from dht_atonce.messaging import frames
@@ -467,6 +468,31 @@ def link_frames() -> dict[str, list[Vector]]:
     }
 
 
+def durable_notes() -> dict[str, list[Vector]]:
+    """Durable messages: what messages of kind 1 hold."""
+    round_ = bytes(range(8))
+    examples: list[tuple[str, durable.Note]] = [
+        ("a message", durable.Parcel(round_, 5, bytes(range(16)), 1_800_000_000_000, b"hello")),
+        ("an empty one", durable.Parcel(round_, 0, bytes(16), 0, b"")),
+        ("acknowledged", durable.Stored(round_, 6)),
+        ("refused", durable.Refused(round_, durable.Why.FULL)),
+        ("never again", durable.Settled(round_, 2**32 - 1)),
+    ]
+    return {
+        "notes": [
+            {"title": title, "type": type(note).__name__, **_plain(note), "note": durable.pack(note).hex()}
+            for title, note in examples
+        ],
+        "later notes": [
+            {
+                "title": "an appended field",
+                "note": encode([2, round_, 6, *LATER]).hex(),
+                "same_as": durable.pack(durable.Stored(round_, 6)).hex(),
+            }
+        ],
+    }
+
+
 FILES = {
     "names": names,
     "records": records,
@@ -474,6 +500,7 @@ FILES = {
     "datagrams": datagrams,
     "seed": seed_messages,
     "frames": link_frames,
+    "durable": durable_notes,
 }
 
 

@@ -234,3 +234,66 @@ def test_a_file_in_the_place_of_the_folder_is_said(tmp_path: Path) -> None:
         FolderDisk(tmp_path / "file")
     with pytest.raises(ProfileError, match="cannot be used"):
         FolderDisk(tmp_path / "file" / "profile")
+
+
+# --- databases ---
+
+
+def test_a_database_is_private_and_synced_and_what_was_committed_is_there(folder: Path) -> None:
+    disk = FolderDisk(folder)
+    assert not disk.has_database("messages.db")
+    database = disk.database("messages.db")
+    assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert database.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
+    database.execute("CREATE TABLE t (n)")
+    database.execute("INSERT INTO t VALUES (1)")
+    database.commit()
+    database.execute("INSERT INTO t VALUES (2)")
+    modes = {path.name: path.stat().st_mode & 0o777 for path in folder.glob("messages.db*")}
+    assert modes == {"messages.db": 0o600, "messages.db-wal": 0o600, "messages.db-shm": 0o600}
+    database.close()
+    assert disk.has_database("messages.db")
+    again = disk.database("messages.db")
+    assert again.execute("SELECT n FROM t").fetchall() == [(1,)]
+    again.close()
+    disk.close()
+
+
+def test_a_database_that_others_may_read_is_refused(folder: Path) -> None:
+    disk = FolderDisk(folder)
+    disk.database("messages.db").close()
+    (folder / "messages.db").chmod(0o644)
+    with pytest.raises(ProfileError, match="can be read by others; run: chmod 600"):
+        disk.database("messages.db")
+    (folder / "messages.db").unlink()
+    (folder / "messages.db").mkdir()
+    with pytest.raises(ProfileError, match="cannot be opened"):
+        disk.database("messages.db")
+    disk.close()
+
+
+def test_a_database_is_set_aside_with_its_journal_and_never_over_another(folder: Path) -> None:
+    disk = FolderDisk(folder)
+    for number in (1, 2):
+        (folder / "messages.db").write_bytes(b"damaged %d" % number)
+        (folder / "messages.db-wal").write_bytes(b"journal %d" % number)
+        assert disk.set_aside("messages.db") == f"messages.db.damaged-{number}"
+    assert not disk.has_database("messages.db")
+    kept = {path.name: path.read_bytes() for path in folder.glob("messages.db*")}
+    assert kept == {
+        "messages.db.damaged-1": b"damaged 1",
+        "messages.db.damaged-1-wal": b"journal 1",
+        "messages.db.damaged-2": b"damaged 2",
+        "messages.db.damaged-2-wal": b"journal 2",
+    }
+    disk.close()
+
+
+def test_a_database_in_memory_is_gone_with_the_process() -> None:
+    disk = MemoryDisk()
+    database = disk.database("messages.db")
+    database.execute("CREATE TABLE t (n)")
+    database.close()
+    assert not disk.has_database("messages.db")
+    with pytest.raises(ProfileError, match="in memory only"):
+        disk.set_aside("messages.db")

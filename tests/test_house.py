@@ -113,6 +113,9 @@ PURE = [
             "wire",
         )
     ),
+    "dht_atonce/durable/courier.py",
+    "dht_atonce/durable/intake.py",
+    "dht_atonce/durable/wire.py",
     "dht_atonce/messaging/delivery.py",
     "dht_atonce/messaging/frames.py",
     "seed/atonce_seed/directory.py",

@@ -20,6 +20,7 @@ SIZES = {
     "quick-churn": [16],
     "churn": [30],
     "clock-skew": [40],
+    "disks": [24],
     "cold-start-1-2-3": [1, 2, 3],
     "flash-crowd": [40],
     "loss": [40],

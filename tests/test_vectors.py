@@ -36,6 +36,7 @@ from dht_atonce.dht.sealing import (
     read_key_reply,
 )
 from dht_atonce.discovery import seed_wire
+from dht_atonce.durable import wire as durable
 from dht_atonce.endpoints import Address, pack_address, unpack_address
 from dht_atonce.errors import RecordError, WireError
 from dht_atonce.identity import Identity, NodeKey, PeerId, node_id
@@ -442,3 +443,26 @@ def test_frames(vector: dict[str, Any]) -> None:
 @vectors("frames", "later frames")
 def test_a_later_minor_version_of_a_frame_is_understood(vector: dict[str, str]) -> None:
     assert frames.read_frame(unhex(vector["frame"])) == frames.read_frame(unhex(vector["same_as"]))
+
+
+# --- Durable messages ---
+
+
+@vectors("durable", "notes")
+def test_durable_notes(vector: dict[str, Any]) -> None:
+    fields = {name: value for name, value in vector.items() if name not in ("title", "type", "note")}
+    for name in {"round", "id", "data"} & set(fields):
+        fields[name] = unhex(fields[name])
+    kinds: dict[str, Any] = {kind.__name__: kind for kind in (durable.Parcel, durable.Stored, durable.Refused)}
+    kinds["Settled"] = durable.Settled
+    note = kinds[vector["type"]](**fields)
+    assert durable.pack(note).hex() == vector["note"]
+    assert durable.unpack(unhex(vector["note"])) == note
+
+    tags = {"Parcel": 1, "Stored": 2, "Refused": 3, "Settled": 4}
+    assert msgspec.msgpack.decode(unhex(vector["note"])) == [tags[vector["type"]], *fields.values()]
+
+
+@vectors("durable", "later notes")
+def test_a_later_minor_version_of_a_durable_note_is_understood(vector: dict[str, str]) -> None:
+    assert durable.unpack(unhex(vector["note"])) == durable.unpack(unhex(vector["same_as"]))

@@ -1,13 +1,16 @@
 """Disks of a world: they outlive processes, and one process at a time has each."""
 
+import asyncio
+import sqlite3
 from pathlib import Path
 
 import pytest
 
 from atonce_sim.loop import run
-from atonce_sim.virtual_disks import VirtualDisk, VirtualDisks
+from atonce_sim.virtual_disks import DiskFaults, VirtualDisk, VirtualDisks
 from atonce_sim.world import World
-from dht_atonce.errors import ProfileInUse
+from dht_atonce.disk import Database
+from dht_atonce.errors import ProfileError, ProfileInUse
 
 
 def test_what_was_written_is_there_for_the_next_process() -> None:
@@ -95,3 +98,101 @@ def test_an_absolute_path_is_a_real_folder(tmp_path: Path) -> None:
 
     run(main())
     assert (tmp_path / "looked into" / "key").read_bytes() == b"on a real disk"
+
+
+# --- databases ---
+
+
+def rows(database: Database) -> list[int]:
+    return [number for (number,) in database.execute("SELECT n FROM t ORDER BY n")]
+
+
+def filled(disk: VirtualDisk) -> Database:
+    """A table with 1 committed, and 2 not."""
+    database = disk.database("db")
+    database.execute("CREATE TABLE t (n)")
+    database.executemany("INSERT INTO t VALUES (?)", [(1,)])
+    database.commit()
+    database.execute("INSERT INTO t VALUES (2)")
+    return database
+
+
+def test_of_a_database_what_was_committed_outlives_the_process_and_nothing_else() -> None:
+    disks = VirtualDisks()
+    disk = disks.open("alice")
+    assert not disk.has_database("db")
+    database = filled(disk)
+    assert rows(database) == [1, 2]
+    disk.cut()
+    with pytest.raises(sqlite3.Error, match="its machine is down"):
+        database.execute("INSERT INTO t VALUES (3)")
+    with pytest.raises(sqlite3.Error):
+        database.commit()
+    database.rollback()
+    with pytest.raises(sqlite3.Error):
+        disk.database("db")
+    again = disks.open("alice")
+    assert again.has_database("db")
+    assert rows(again.database("db")) == [1]
+
+
+def test_who_closes_in_good_order_leaves_the_same() -> None:
+    disks = VirtualDisks()
+    disk = disks.open("alice")
+    filled(disk)
+    disk.close()
+    assert rows(disks.open("alice").database("db")) == [1]
+
+
+def test_on_a_full_disk_nothing_is_written_and_all_is_read() -> None:
+    faults = DiskFaults()
+    disk = VirtualDisks().open("alice", faults)
+    database = filled(disk)
+    faults.full = True
+    with pytest.raises(sqlite3.OperationalError, match="full") as caught:
+        database.commit()
+    assert caught.value.sqlite_errorname == "SQLITE_FULL"
+    with pytest.raises(ProfileError, match="no space left"):
+        disk.write("state", b"new")
+    database.rollback()
+    database.commit()  # there is nothing to write
+    assert rows(database) == [1]
+    faults.full = False
+    database.execute("INSERT INTO t VALUES (4)")
+    database.commit()
+    assert rows(database) == [1, 4]
+
+
+def test_a_damaged_database_shows_when_it_is_opened_and_can_be_set_aside() -> None:
+    disks = VirtualDisks()
+    disk = disks.open("alice")
+    filled(disk)
+    disk.close()
+    for number in (1, 2):
+        disks.damage("alice", "db")
+        disk = disks.open("alice")
+        with pytest.raises(sqlite3.DatabaseError, match="not a database"):
+            rows(disk.database("db"))
+        assert disk.set_aside("db") == f"db.damaged-{number}"
+        assert not disk.has_database("db")
+        filled(disk)
+        disk.close()
+    assert disks.databases("alice") == ["db", "db.damaged-1", "db.damaged-2"]
+    assert disks.databases("bob") == []
+
+
+def test_a_slow_disk_works_half_way_through_and_its_machine_keeps_it() -> None:
+    async def main() -> None:
+        world = World(1)
+        host, loop = world.host(), asyncio.get_running_loop()
+        await host.offload.run(lambda: None)
+        assert loop.time() == 0
+        host.disk_faults.commit_s = 4.0
+        assert await host.offload.run(loop.time) == 2.0
+        assert loop.time() == 4.0
+        world.crash(host)
+        again = world.restart(host)
+        assert await again.offload.run(loop.time) == 6.0
+        assert loop.time() == 8.0
+
+    run(main())

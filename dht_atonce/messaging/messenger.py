@@ -58,7 +58,8 @@ class Messenger:
         self.when_unlinked: list[OnUnlinked] = []
         """Told of each link that is gone with no other in its place, and why."""
         self._own_incarnation = own_incarnation
-        self._services: dict[int, Service] = {Kind.MESSAGE: ToInbox(self.inbox, self.counters)}
+        self._to_inbox = ToInbox(self.inbox, self.counters)
+        self._services: dict[int, Service] = {Kind.MESSAGE: self._to_inbox}
         self._max_message_bytes = config.max_message_bytes
         self._max_waiting, self._max_waiting_bytes = config.max_waiting, config.max_waiting_bytes
         self._send_timeout_s = config.send_timeout_s
@@ -86,6 +87,10 @@ class Messenger:
         """Have `service` take messages of `kind`. Messages of kinds that nobody serves are acknowledged and dropped:
         capabilities in presence records say what a peer serves."""
         self._services[kind] = service
+
+    def on_put(self, tell: Callable[[], None]) -> None:
+        """Have `tell` called whenever plain messages came into the inbox: for who reads them beside something else."""
+        self._to_inbox.on_put = tell
 
     def set_accept(self, accept: Accept) -> None:
         """From now on only those may reach us whom `accept` lets; links of others are ended."""
@@ -199,7 +204,7 @@ class Messenger:
         returns.
         """
         if callback is None:
-            self.serve(Kind.MESSAGE, ToInbox(self.inbox, self.counters))
+            self.serve(Kind.MESSAGE, self._to_inbox)
         else:
             self.serve(Kind.MESSAGE, ToCallback(callback, self.config, self.counters))
 

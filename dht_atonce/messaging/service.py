@@ -29,6 +29,7 @@ class ToInbox:
     """Puts plain messages where the app reads them."""
 
     def __init__(self, inbox: Inbox, counters: Counter[str]) -> None:
+        self.on_put: Callable[[], None] | None = None
         self.room = inbox.room
         self._put = inbox.put
         self._counters = counters
@@ -36,6 +37,8 @@ class ToInbox:
     def take(self, sender: PeerId, messages: list[bytes], confirm: Callable[[], None]) -> bool:
         self._put(sender, messages)
         self._counters["messaging.received"] += len(messages)
+        if self.on_put is not None:
+            self.on_put()
         return True
 
 

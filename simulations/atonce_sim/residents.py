@@ -6,7 +6,7 @@ by the code that runs in production; here it is only called.
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -18,6 +18,7 @@ from atonce_sim.world import VirtualHost, World
 from dht_atonce.config import DhtConfig, NetworkConfig
 from dht_atonce.dht.contact import Contact
 from dht_atonce.dht.node import DhtNode, FindResult, PublishResult
+from dht_atonce.durable.receiving import DurableMessage
 from dht_atonce.endpoints import Address, SeedUrl
 from dht_atonce.errors import EntryFailed
 from dht_atonce.identity import Identity, NodeKey
@@ -29,6 +30,7 @@ __all__ = ["Found", "Held", "NodeResident", "OnPublished", "PeerResident", "Resi
 OnPublished = Callable[["Resident", Said, float], None]
 """Who published what, and how long that took in simulated seconds."""
 OnMessage = Callable[["Resident", bytes], None]
+OnDurable = Callable[["Resident", DurableMessage], Awaitable[None]]
 
 ANY4 = ("0.0.0.0",)  # noqa: S104 # the virtual world has IPv4 only
 
@@ -348,6 +350,7 @@ class PeerResident(_Ours):
         self._closing: asyncio.Task[None] | None = None
         self._reader: asyncio.Task[None] | None = None
         self.on_message: OnMessage | None = None
+        self.on_durable: OnDurable | None = None
         self._identity: Identity | None = None
         self._node_id = b""
         self.key = b""
@@ -396,7 +399,10 @@ class PeerResident(_Ours):
 
     async def _read(self, peer: Peer) -> None:
         async for message in peer.messages():
-            if self.on_message is not None and not self.host.is_down:
+            if isinstance(message, DurableMessage):
+                if self.on_durable is not None and not self.host.is_down:
+                    await self.on_durable(self, message)
+            elif self.on_message is not None and not self.host.is_down:
                 self.on_message(self, message.data)
 
     async def update(self) -> None:
@@ -408,6 +414,11 @@ class PeerResident(_Ours):
     async def send(self, to: Resident, data: bytes) -> None:
         assert isinstance(to, PeerResident)
         await self.peer.send(to.peer.id, data)
+
+    async def keep(self, to: Resident, data: bytes) -> None:
+        """Send a durable message; returns when it is on our disk. Raises `AtOnceError`."""
+        assert isinstance(to, PeerResident)
+        await self.peer.send(to.peer.id, data, durable=True)
 
     async def leave(self) -> None:
         self.is_up = False

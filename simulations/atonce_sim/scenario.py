@@ -14,8 +14,10 @@ from atonce_sim.wires import Conditions
 from dht_atonce.config import DhtConfig
 
 __all__ = [
+    "Arrive",
     "Churn",
     "Crash",
+    "Disks",
     "Expect",
     "Heal",
     "Invade",
@@ -98,6 +100,26 @@ class Messages(_Step, frozen=True, kw_only=True, tag="messages"):
     count: Count | None = None
     per_peer: PerPeer | None = None
     over_s: Seconds = 60.0
+    durable: bool = False
+    """They are kept on disks; a step `arrive` waits for them."""
+
+
+class Arrive(_Step, frozen=True, kw_only=True, tag="arrive"):
+    """It is waited for all durable messages that were kept so far. Of this step `messages.sent` are those, `delivered`
+    those that arrived, `lost` those that did not, `doubled` those that came again though their reader was done."""
+
+    within_s: Seconds = 600.0
+
+
+class Disks(_Step, frozen=True, kw_only=True, tag="disks"):
+    """The disks of some peers change."""
+
+    share: Share = 1.0
+    commit_s: Seconds = 0.0
+    """How long each write takes."""
+    full: bool = False
+    damaged: bool = False
+    """Who is restarted finds its file of durable messages damaged."""
 
 
 class Crash(_Step, frozen=True, kw_only=True, tag="crash"):
@@ -183,6 +205,8 @@ Step = (
     | Update
     | Lookups
     | Messages
+    | Arrive
+    | Disks
     | Crash
     | Leave
     | Restart
@@ -254,7 +278,7 @@ class Scenario(_Strict, frozen=True, kw_only=True):
     @property
     def needs_peers(self) -> bool:
         """Whether nodes of the DHT alone cannot do it."""
-        return any(isinstance(step, Messages) for step in self.steps)
+        return any(isinstance(step, Messages | Arrive | Disks) for step in self.steps)
 
     @property
     def node_config(self) -> DhtConfig:

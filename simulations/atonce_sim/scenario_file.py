@@ -14,7 +14,7 @@ from msgspec import inspect
 
 from atonce_sim.hostile.kinds import aims_of
 from atonce_sim.measures import RUN_FIGURES, STEP_FIGURES
-from atonce_sim.scenario import Churn, Invade, Lookups, Messages, Scenario, condition
+from atonce_sim.scenario import Arrive, Churn, Disks, Invade, Lookups, Messages, Scenario, condition
 from dht_atonce.config import DhtConfig
 from dht_atonce.errors import ConfigError
 
@@ -95,7 +95,7 @@ def _check(scenario: Scenario, text: str, source: str) -> None:
         if isinstance(step, Lookups | Messages) and (step.count is None) == (step.per_peer is None):
             words = f"Expected one of `count` and `per_peer` in a step of {type(step).__name__.lower()}"
             raise ConfigError(_at(source, text, ["steps", index], words))
-        if isinstance(step, Messages) and scenario.level == "node":
+        if isinstance(step, Messages | Arrive | Disks) and scenario.level == "node":
             words = 'Expected `level = "peer"`: nodes of the DHT alone send no messages'
             raise ConfigError(_at(source, text, ["steps", index], words))
         if isinstance(step, Churn) and step.for_s < scenario.sample_s:

@@ -7,12 +7,15 @@ from typing import Any
 
 from atonce_sim.hostile.underworld import Underworld
 from atonce_sim.inspection import Inspector
+from atonce_sim.letters import Letters
 from atonce_sim.measures import Measures
 from atonce_sim.population import Life, Population
 from atonce_sim.residents import PeerResident, Resident
 from atonce_sim.scenario import (
+    Arrive,
     Churn,
     Crash,
+    Disks,
     Heal,
     Invade,
     Join,
@@ -98,6 +101,7 @@ class Workload:
         self._step = ""
         self._lookup = 0
         self._seen: dict[bytes, int] = {}
+        self._letters = Letters(world)
         self._failed: list[BaseException] = []
 
     async def do(self, number: int, step: Step) -> None:
@@ -117,6 +121,11 @@ class Workload:
                 await self._lookups(step)
             case Messages():
                 await self._messages(step)
+            case Arrive():
+                await self._letters.arrive(step.within_s, self._measures.of(step.name))
+            case Disks():
+                for life in self._population.pick(self._population.present, step.share, self._rng):
+                    self._letters.change_disk(life.resident, step)
             case Crash():
                 for life in self._population.pick(self._population.present, step.share, self._rng):
                     self._crash(life)
@@ -169,6 +178,7 @@ class Workload:
         resident.on_published = self._on_published
         if isinstance(resident, PeerResident):
             resident.on_message = self._on_message
+            resident.on_durable = self._letters.on_durable
         began = loop.time()
         for measures in self._measures.of(self._step):
             measures.wanted += 1
@@ -336,8 +346,11 @@ class Workload:
             to = self._any_of(self._population.present, other_than=who)
             if who is None or to is None:
                 return
-            data = b"message %d" % number
+            data = b"message %d of step %s" % (number, step.name.encode())
             counts = self._measures.of(step.name)
+            if step.durable:
+                await self._letters.keep(who.resident, to.resident, data)
+                return
             for measures in counts:
                 measures.sent += 1
             try:

@@ -15,7 +15,7 @@ from atonce_sim.loop import VirtualLoop
 from atonce_sim.toil import Effort, Toil
 from atonce_sim.trace import Trace
 from atonce_sim.virtual_datagrams import VirtualDatagrams, VirtualSocket
-from atonce_sim.virtual_disks import VirtualDisk, VirtualDisks
+from atonce_sim.virtual_disks import DiskFaults, VirtualDisk, VirtualDisks
 from atonce_sim.virtual_links import VirtualLink, VirtualLinks, VirtualPort
 from atonce_sim.wires import Conditions, Wires
 from dht_atonce.cipher import CipherFactory, SodiumCipher
@@ -150,6 +150,7 @@ class World:
         """The machine of `host`, which crashed or was shut down, runs again: the same address, clock and disks, another
         process with a generator of its own."""
         again = VirtualHost(self, host.ip, host.number, host.boot + 1, host.skew_s, tireless=host.toil is None)
+        again.disk_faults = host.disk_faults
         self.hosts[host.ip] = again
         self.trace.event(self.loop.time(), "restart", host.number, host.ip)
         return again
@@ -322,10 +323,23 @@ class _VirtualClock:
 
 
 class _Inline:
-    """Calls that would block a real loop take no time here. (A slow disk would wait here first.)"""
+    """Calls that would block a real loop take no time here, unless the disk is slow: then what they do is done half-way
+    through, so that a machine may die before it, and between it and its caller's hearing of it."""
+
+    __slots__ = ("_host",)
+
+    def __init__(self, host: "VirtualHost") -> None:
+        self._host = host
 
     async def run(self, call: Callable[[], T]) -> T:
-        return call()
+        commit_s = self._host.disk_faults.commit_s
+        if not commit_s:
+            return call()
+        await asyncio.sleep(commit_s / 2)
+        try:
+            return call()
+        finally:
+            await asyncio.sleep(commit_s / 2)
 
 
 class _Literals:
@@ -347,7 +361,7 @@ class _Cables:
         return self._host.ip
 
 
-_INLINE, _LITERALS = _Inline(), _Literals()
+_LITERALS = _Literals()
 
 
 class VirtualHost(Host):
@@ -376,6 +390,7 @@ class VirtualHost(Host):
         """Where its sockets and ports are, or were."""
         self.toil = Toil(world.effort, lambda: world.loop) if world.effort is not None and not tireless else None
         """Where what it does takes time."""
+        self.disk_faults = DiskFaults()
         self._disks: list[VirtualDisk] = []
         super().__init__(
             links=self._links,
@@ -386,7 +401,7 @@ class VirtualHost(Host):
             memo=world.memo,
             resolver=_LITERALS,
             routes=_Cables(self),
-            offload=_INLINE,
+            offload=_Inline(self),
             rng=random.Random(f"{world.seed}/{number}" + (f"/{boot}" if boot else "")),
         )
 
@@ -426,7 +441,7 @@ class VirtualHost(Host):
     def _disk(self, path: Path) -> Disk:
         if path.is_absolute():
             return FolderDisk(path)  # a real folder, for whoever wants to look into it
-        disk = self.world.disks.open(str(path))
+        disk = self.world.disks.open(str(path), self.disk_faults)
         self._disks.append(disk)
         return disk
 
