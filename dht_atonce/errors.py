@@ -23,6 +23,7 @@ __all__ = [
     "NetworkMismatch",
     "NoFamily",
     "NotAccepted",
+    "NotSupported",
     "PeerClosed",
     "PeerIdError",
     "PeerOffline",
@@ -33,6 +34,9 @@ __all__ = [
     "QueueFull",
     "RecordError",
     "SeedUrlError",
+    "StreamBroken",
+    "StreamReset",
+    "TransferFailed",
     "WireError",
 ]
 
@@ -117,6 +121,22 @@ class DeliveryUnknown(AtOnceError, TimeoutError):
 
 class NotAccepted(AtOnceError, ConnectionError):
     """The other side refused us."""
+
+
+class NotSupported(AtOnceError):
+    """The other side's presence record does not say that it can do what was asked."""
+
+
+class StreamReset(AtOnceError, ConnectionError):
+    """The other side gave a stream up. Of what was written last, nobody knows how much was read."""
+
+
+class StreamBroken(AtOnceError, ConnectionError):
+    """A stream ended without its end: the other process is gone, or was out of reach for too long."""
+
+
+class TransferFailed(AtOnceError):
+    """A file was not sent or not taken; the message says why."""
 
 
 class IdentityInUse(AtOnceError):

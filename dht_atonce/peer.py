@@ -21,6 +21,8 @@ from dht_atonce.messaging.messenger import Messenger
 from dht_atonce.messaging.receipts import Receipt
 from dht_atonce.profile import Profile
 from dht_atonce.records import GONE, PresenceRecord, presence_key
+from dht_atonce.streams.stream import Stream
+from dht_atonce.streams.streams import Streams
 
 __all__ = ["Peer"]
 
@@ -50,7 +52,8 @@ class Peer:
         self.counters = membership.counters
         """What happened, by name: for operators and tests."""
         self._membership = membership
-        self._features: list[Feature] = []
+        self._streams = Streams(int.from_bytes(membership.incarnation[:6]))
+        self._features: list[Feature] = [self._streams]
         membership.on_started = self._start
 
     @property
@@ -219,6 +222,23 @@ class Peer:
         if inbox is not None:
             async for message in inbox.read():
                 yield message
+
+    async def open_stream(self, to: PeerId | str, name: str, timeout_s: float | None = None) -> Stream:
+        """A new stream of bytes to `to`, once the other side has heard of it; its app need not have taken it yet.
+
+        name: what it is for, 1 to 128 B. timeout_s: until the other side has heard of it (default 10).
+
+        Raises `PeerIdError`; `PeerUnknown`, `PeerOffline` or `NotAccepted` if nobody was reached, `DeliveryUnknown` if
+        nobody answered; `NotSupported` if the other side takes no streams, `StreamReset` if it takes no more of them;
+        `QueueFull` if we have too many; `PeerClosed`; ValueError for a name that is empty or too long, or our own id.
+        """
+        return await self._streams.open(_peer_id(to), name, timeout_s)
+
+    def streams(self, name: str | None = None) -> AsyncIterator[Stream]:
+        """Streams that others open, as they come: those of one name, or all for whose name nobody asks. Ends when this
+        peer is closed. A stream that nobody takes within half a minute is refused.
+        """
+        return self._streams.incoming(name)
 
 
 class _Opening:
