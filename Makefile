@@ -89,6 +89,10 @@ bench-flood: $(STAMP) ## Measure a node under 20,000 spoofed packets a second (f
 bench-topics: $(STAMP) ## List a topic of a thousand members in a simulated network (two minutes; ARGS='NODES MEMBERS SAMPLES')
 	@$(BIN)/python benchmarks/topics.py $(ARGS)
 
+.PHONY: bench-streams
+bench-streams: $(STAMP) ## Measure a stream beside a TLS stream of asyncio, on loopback (a minute)
+	@$(BIN)/python benchmarks/streams.py $(ARGS)
+
 # The newest versions that fit pyproject.toml, tried out in an environment of their own; run the tests afterwards.
 .PHONY: constraints
 constraints: ## Renew constraints.txt

@@ -3,9 +3,9 @@
     make bench-streams
     python benchmarks/streams.py [--megabytes N] [--rounds N] [--uvloop]
 
-Only ratios of one run count: what else the machine does slows both. The TLS stream is written as the manual has it, 64 KiB
-and a drain() at a time, and read by read(64 KiB); its certificate is made for the run (by the openssl command) and not
-verified. During one more transfer a message is sent every 20 ms, and the time until it is acknowledged is taken.
+Only ratios of one run count: what else the machine does slows both. The TLS stream is written as the manual has it,
+64 KiB and a drain() at a time, and read by read(64 KiB); its certificate is made for the run (by the openssl command)
+and not verified. During one more transfer a message is sent every 20 ms, and its acknowledgement timed.
 """
 
 import argparse

@@ -253,9 +253,9 @@ class LinkConfig:
     handshake_s: float = 10.0
     """How long a stranger may take for the CURVE handshake. What bounds strangers is the cap on connections without a
     link; a short limit only hits those who dial a machine that stands still for a moment."""
-    max_body_bytes: int = 61_440
+    max_body_bytes: int = 253_952
     """docs/wire.md section 4."""
-    max_message_bytes: int = 65_536
+    max_message_bytes: int = 262_144
     """What libzmq itself refuses, before any login: without it one stranger can hold any amount of memory."""
     max_links: int = 1024
     max_links_per_ip: int = 16
@@ -271,6 +271,8 @@ class MessagingConfig:
     """Delivery from peer to peer."""
 
     max_message_bytes: int = 60_000
+    max_piece_bytes: int = 250_000
+    """Of a message that is a piece of a stream: a frame of its own."""
     window_messages: int = 8192
     """Messages towards one peer that wait for their acknowledgement; further ones wait to be sent."""
     window_bytes: int = 4 << 20

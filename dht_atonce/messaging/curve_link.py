@@ -5,6 +5,7 @@ import random
 from abc import ABC, abstractmethod
 from collections import Counter
 from dataclasses import dataclass
+from typing import cast
 
 import zmq
 
@@ -22,6 +23,7 @@ TOKEN_SIZE = 8
 LINGER_MS = 500
 """What was queued before a close gets so long to leave."""
 
+_LARGE = 65_536
 _MAX_EARLY = 64  # frames before `start`, which comes in the turn of the hand-over: all but none
 _DRAIN_ROUNDS = 100  # batches read in search of an ended link's last frames, if others keep the socket busy
 
@@ -140,7 +142,8 @@ class CurveLink(ABC):
             self._counters["link.too_large"] += 1
         elif self._early is None:
             assert self._on_frame is not None
-            self._on_frame(frame[TOKEN_SIZE:])
+            # A view of a large one: to copy it costs more than all else that is done with it here.
+            self._on_frame(frame[TOKEN_SIZE:] if len(frame) < _LARGE else cast("bytes", memoryview(frame)[TOKEN_SIZE:]))
         elif len(self._early) < _MAX_EARLY:
             self._early.append(frame[TOKEN_SIZE:])
         else:

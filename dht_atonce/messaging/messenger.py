@@ -128,8 +128,8 @@ class Messenger:
         `MessageTooLarge`, `QueueFull`, `PeerClosed`.
         """
         config = self.config
-        if len(data) > config.max_message_bytes:
-            limit = config.max_message_bytes
+        limit = config.max_message_bytes if kind != Kind.STREAM else config.max_piece_bytes
+        if len(data) > limit:
             raise MessageTooLarge(f"a message has at most {limit} bytes, this has {len(data)}")
         if self._closed:
             raise PeerClosed("this peer is closed")

@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["CHUNK", "FIRST_CREDIT", "MAX_NAME", "StreamConfig"]
+__all__ = ["CHUNK", "FIRST_CREDIT", "MAX_NAME", "SMALL_CHUNK", "StreamConfig"]
 
-CHUNK: Final = 57_344
-"""Bytes of a stream in one message: with what goes around them they fill a frame."""
+CHUNK: Final = 245_760
+"""Bytes of a stream in one message, at most: with what goes around them they fill a frame."""
+SMALL_CHUNK: Final = 57_344
+"""The same on a slow way, where all else would have to wait for a large one."""
 FIRST_CREDIT: Final = 65_536
 """Bytes that either side may send before the other gave it credit. Part of the protocol."""
 MAX_NAME: Final = 128
@@ -30,11 +32,11 @@ class StreamConfig:
     """Credit given to all writers together. As it runs out each gets less, at least `FIRST_CREDIT`."""
     write_ahead_bytes: int = 256 << 10
     """Written and not handed to the delivery yet: above it `write` waits."""
-    outstanding_min_bytes: int = 512 << 10
+    outstanding_min_bytes: int = 128 << 10
     """Of all streams to one peer, handed to the delivery and not acknowledged."""
     outstanding_max_bytes: int = 2 << 20
     """Half the delivery's window, so that a message always finds room in it."""
-    queueing_s: float = 0.025
+    queueing_s: float = 0.1
     """So long what a peer is sent may wait in queues on its way: a message posted during a transfer waits with it."""
     max_replies: int = 1024
     """Credit and refusals that a peer has not acknowledged; beyond it there are no more."""

@@ -155,26 +155,23 @@ class Flow:
 
     # --- drains ---
 
-    def take(self, most: int) -> bytes | memoryview:
-        """The next bytes to send, as far as there is credit."""
-        count = min(most, self.waiting, self.send_limit - self.sent)
+    def take(self, most: int) -> tuple[list[memoryview], int]:
+        """The next bytes to send, as far as there is credit, in pieces, and how many they are."""
+        count = size = min(most, self.waiting, self.send_limit - self.sent)
         self.waiting -= count
         self.sent += count
-        piece = self._pieces[0]
-        if len(piece) > count:
-            self._pieces[0] = piece[count:]
-            return piece[:count]
-        parts: list[memoryview] = []
+        taken: list[memoryview] = []
         while count:
             piece = self._pieces[0]
-            part = piece[:count]
-            count -= len(part)
-            parts.append(part)
-            if len(part) == len(piece):
+            if len(piece) <= count:
                 self._pieces.popleft()
+                taken.append(piece)
+                count -= len(piece)
             else:
-                self._pieces[0] = piece[len(part) :]
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+                taken.append(piece[:count])
+                self._pieces[0] = piece[count:]
+                count = 0
+        return taken, size
 
     def grant(self, window: int) -> int | None:
         """The limit to tell the other side, when its writer is to have `window` bytes of credit; None: what it knows

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from dht_atonce.errors import QueueFull, StreamReset
-from dht_atonce.streams.config import CHUNK, FIRST_CREDIT, StreamConfig
+from dht_atonce.streams.config import FIRST_CREDIT, StreamConfig
 from dht_atonce.streams.flow import Flow, Why
 from dht_atonce.streams.pace import Pace
-from dht_atonce.streams.wire import Credit, Data, End, Open, Reset, ResetCode, StreamMessage, write_message
+from dht_atonce.streams.wire import Credit, Data, End, Open, Reset, ResetCode, StreamMessage, write_data, write_message
 
 __all__ = ["Budget", "Mux", "Post"]
 
@@ -206,10 +206,10 @@ class Mux:
                 flow.end_sent = True
                 self._replies += 1
                 return Post(write_message(End(flow.is_ours, flow.number)), 0, flow)
-            chunk = flow.take(CHUNK)
+            pieces, size = flow.take(self.pace.chunk)
             self._enter(flow)
-            self.pace.on_sent(len(chunk))
-            return Post(write_message(Data(flow.is_ours, flow.number, chunk)), len(chunk), flow)  # type: ignore[arg-type]
+            self.pace.on_sent(size)
+            return Post(write_data(flow.is_ours, flow.number, pieces, size), size, flow)
         return None
 
     # --- inside ---

@@ -7,7 +7,7 @@ shrinks when they take longer: the rule of LEDBAT (RFC 6817), per chunk and with
 
 from math import inf
 
-from dht_atonce.streams.config import StreamConfig
+from dht_atonce.streams.config import CHUNK, SMALL_CHUNK, StreamConfig
 
 __all__ = ["Pace"]
 
@@ -27,6 +27,11 @@ class Pace:
         """Bytes that are on their way."""
         self._base_s = self._last_base_s = inf
         self._since = 0.0
+
+    @property
+    def chunk(self) -> int:
+        """The most that shall be sent in one message."""
+        return min(CHUNK, max(SMALL_CHUNK, self.limit // 8))
 
     @property
     def has_room(self) -> bool:

@@ -1,5 +1,6 @@
 """What the two ends of streams say to each other. docs/wire.md, "Streams", has the bytes."""
 
+from collections.abc import Sequence
 from typing import Annotated, Final
 
 import msgspec
@@ -9,7 +10,18 @@ from dht_atonce.codec import U8, U64, WireStruct, decode, encode
 from dht_atonce.errors import WireError
 from dht_atonce.streams.config import CHUNK, MAX_NAME
 
-__all__ = ["Credit", "Data", "End", "Open", "Reset", "ResetCode", "StreamMessage", "read_message", "write_message"]
+__all__ = [
+    "Credit",
+    "Data",
+    "End",
+    "Open",
+    "Reset",
+    "ResetCode",
+    "StreamMessage",
+    "read_message",
+    "write_data",
+    "write_message",
+]
 
 MAX_TEXT: Final = 128
 MAX_OFFSET: Final = 1 << 62  # no stream gets there
@@ -80,6 +92,12 @@ _DECODER: "msgspec.msgpack.Decoder[StreamMessage]" = msgspec.msgpack.Decoder(Str
 def write_message(message: StreamMessage) -> bytes:
     """The message's bytes."""
     return encode(message)
+
+
+def write_data(mine: bool, number: int, pieces: Sequence[bytes | memoryview], size: int) -> bytes:
+    """The bytes of a `Data` of `size` bytes in `pieces`, which are copied once only."""
+    head = encode(Data(mine, number, b""))[:-2]  # but for the length of nothing
+    return b"".join((head, b"\xc6", size.to_bytes(4), *pieces))
 
 
 def read_message(data: bytes) -> StreamMessage:
