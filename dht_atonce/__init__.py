@@ -16,6 +16,7 @@ from dht_atonce.errors import (
     MessageTooLarge,
     NetworkMismatch,
     NotAccepted,
+    NotSupported,
     PeerClosed,
     PeerIdError,
     PeerOffline,
@@ -25,11 +26,16 @@ from dht_atonce.errors import (
     ProfileInUse,
     QueueFull,
     SeedUrlError,
+    StreamBroken,
+    StreamReset,
+    TransferFailed,
 )
 from dht_atonce.identity import Identity, PeerId
 from dht_atonce.messaging.inbox import Message
 from dht_atonce.peer import Peer
 from dht_atonce.records import MembershipRecord, PresenceRecord, ValueRecord
+from dht_atonce.streams.files import FileEvent
+from dht_atonce.streams.stream import Stream
 
 __all__ = [
     "Address",
@@ -38,6 +44,7 @@ __all__ = [
     "DeliveryUnknown",
     "DhtNode",
     "EntryFailed",
+    "FileEvent",
     "FindResult",
     "Identity",
     "IdentityInUse",
@@ -50,6 +57,7 @@ __all__ = [
     "NetworkConfig",
     "NetworkMismatch",
     "NotAccepted",
+    "NotSupported",
     "Peer",
     "PeerClosed",
     "PeerId",
@@ -64,6 +72,10 @@ __all__ = [
     "QueueFull",
     "SeedUrl",
     "SeedUrlError",
+    "Stream",
+    "StreamBroken",
+    "StreamReset",
+    "TransferFailed",
     "ValueRecord",
     "WatchEvent",
 ]

@@ -3,7 +3,8 @@
 import time
 from typing import Any
 
-from dht_atonce.cli.control import Lookup, Request, Send, Status
+from dht_atonce.cli.control import CancelTransfer, LookAtTransfer, Lookup, Pull, Push, Request, Send, Status
+from dht_atonce.cli.transfers import transfers_of
 from dht_atonce.peer import Peer
 from dht_atonce.records import PresenceRecord
 
@@ -29,6 +30,15 @@ async def answer(peer: Peer, request: Request) -> dict[str, Any]:
         case Send(who, data, timeout_s):
             await peer.send(who, data, timeout_s)
             return {"elapsed_ms": _ms_since(began)}
+        case Push(who, path):
+            return {"transfer": transfers_of(peer).push(path, who)}
+        case Pull(who, name, folder):
+            return {"transfer": transfers_of(peer).pull(name, who, folder)}
+        case LookAtTransfer(number):
+            return transfers_of(peer).look(number)
+        case CancelTransfer(number):
+            transfers_of(peer).cancel(number)
+            return {}
 
 
 def _status(peer: Peer) -> dict[str, Any]:

@@ -21,11 +21,12 @@ from dht_atonce.errors import (
 from dht_atonce.identity import PeerId
 from dht_atonce.messaging.frames import MAX_FRAME_MESSAGES, Kind
 from dht_atonce.messaging.messenger import Messenger
-from dht_atonce.messaging.receipts import Receipt, State
+from dht_atonce.messaging.receipts import State
 from dht_atonce.records import PresenceRecord
 from dht_atonce.streams.config import MAX_NAME, StreamConfig
 from dht_atonce.streams.flow import Flow, Why
-from dht_atonce.streams.mux import Budget, Mux, Post
+from dht_atonce.streams.mux import Budget, Mux
+from dht_atonce.streams.side import Posted, Side, keep_heap
 from dht_atonce.streams.stream import Stream
 from dht_atonce.streams.wire import ResetCode, read_message
 
@@ -35,43 +36,6 @@ CAPABILITY = "stream1"
 """In presence records of whoever takes streams."""
 OUR_NAMES = "atonce."
 """How names of streams begin that are not the app's; if nobody takes them now, nobody will."""
-_LARGE_BLOCK = 8 << 20
-
-
-class _Posted:
-    """A message in the hands of the delivery."""
-
-    __slots__ = ("at", "post", "receipt")
-
-    def __init__(self, post: Post, receipt: Receipt, at: float) -> None:
-        self.post = post
-        self.receipt = receipt
-        self.at = at
-
-    @property
-    def is_delivered(self) -> bool:
-        return self.receipt.index < self.receipt.batch.settled
-
-
-class _Side:
-    """Our side of all streams with one peer."""
-
-    __slots__ = ("again", "incarnation", "lost_at", "mux", "pause_s", "peer_id", "posted", "pumping", "timer", "why")
-
-    def __init__(self, peer_id: PeerId, mux: Mux, pause_s: float) -> None:
-        self.peer_id = peer_id
-        self.mux = mux
-        self.posted: deque[_Posted] = deque()
-        self.again: deque[Post] = deque()
-        """What was posted and did not leave: it goes first when there is a link."""
-        self.pumping = False
-        self.incarnation = b""
-        """Of the process at the other end of the last link."""
-        self.lost_at: float | None = None
-        """Since when there is no link."""
-        self.pause_s = pause_s
-        self.timer: asyncio.TimerHandle | None = None
-        self.why = ""
 
 
 class Streams:
@@ -82,7 +46,7 @@ class Streams:
         self.config = config or StreamConfig()
         self.write_ahead_bytes = self.config.write_ahead_bytes
         self._budget = Budget(self.config)
-        self._sides: dict[PeerId, _Side] = {}
+        self._sides: dict[PeerId, Side] = {}
         self._streams: dict[Flow, Stream] = {}
         self._untaken: dict[Stream, asyncio.TimerHandle] = {}
         self._takers: Counter[str | None] = Counter()
@@ -260,7 +224,7 @@ class Streams:
         side = self._side(stream.peer)
         self._reset(side, stream.flow, ResetCode.REFUSED, "nobody took it", (StreamReset, "nobody took it"))
 
-    def _reset(self, side: _Side, flow: Flow, code: int, text: str, why: Why) -> None:
+    def _reset(self, side: Side, flow: Flow, code: int, text: str, why: Why) -> None:
         side.mux.reset(flow, code, text, why)
         for posted in side.posted:
             if posted.post.flow is flow and posted.post.size:
@@ -280,26 +244,26 @@ class Streams:
 
     # --- inside: the delivery ---
 
-    def _side(self, peer_id: PeerId) -> _Side:
+    def _side(self, peer_id: PeerId) -> Side:
         side = self._sides.get(peer_id)
         if side is None:
-            _keep_heap()
+            keep_heap()
             mux = Mux(self.config, self._budget, self._counters, self._numbers)
-            side = self._sides[peer_id] = _Side(peer_id, mux, self.config.redial_s)
+            side = self._sides[peer_id] = Side(peer_id, mux, self.config.redial_s)
             record = self._messenger.record_of(peer_id)
             side.incarnation = record.incarnation if record is not None else b""
         return side
 
-    def _is_linked(self, side: _Side) -> bool:
+    def _is_linked(self, side: Side) -> bool:
         return self._messenger.record_of(side.peer_id) is not None
 
-    def _pump_soon(self, side: _Side) -> None:
+    def _pump_soon(self, side: Side) -> None:
         """What an app writes in one turn of the loop goes together."""
         if not side.pumping and not self._closed:
             side.pumping = True
             self._loop.call_soon(self._pump, side)
 
-    def _pump(self, side: _Side) -> None:
+    def _pump(self, side: Side) -> None:
         side.pumping = False
         if side.again and not self._is_linked(side):
             return
@@ -317,7 +281,7 @@ class Streams:
                 return
             except PeerClosed:
                 return
-            posted = _Posted(post, receipt, now)
+            posted = Posted(post, receipt, now)
             side.posted.append(posted)
             self._watch(side, posted)
             if flow is not None and flow in self._streams:
@@ -325,13 +289,13 @@ class Streams:
         if mux.is_idle and not side.posted and self._sides.get(side.peer_id) is side:
             del self._sides[side.peer_id]
 
-    def _watch(self, side: _Side, posted: _Posted) -> None:
+    def _watch(self, side: Side, posted: Posted) -> None:
         """Have `_on_outcome` called when something becomes of a message."""
         waiter: asyncio.Future[None] = self._loop.create_future()
         waiter.add_done_callback(partial(self._on_outcome, side, posted))
         posted.receipt.batch.waiters.append((posted.receipt.index, waiter))
 
-    def _on_outcome(self, side: _Side, posted: _Posted, waiter: "asyncio.Future[None]") -> None:
+    def _on_outcome(self, side: Side, posted: Posted, waiter: "asyncio.Future[None]") -> None:
         waiter.exception()  # that it was asked is all that asyncio wants
         if self._closed:
             return
@@ -344,7 +308,7 @@ class Streams:
             self._take_back(side)
         self._pump_soon(side)
 
-    def _settle(self, side: _Side) -> None:
+    def _settle(self, side: Side) -> None:
         now, posted = self._loop.time(), side.posted
         while posted and posted[0].is_delivered:
             one = posted.popleft()
@@ -352,10 +316,10 @@ class Streams:
             if one.post.flow is not None:
                 self._wake(one.post.flow)
 
-    def _take_back(self, side: _Side) -> None:
+    def _take_back(self, side: Side) -> None:
         """Some messages were dropped before they left: always the last ones."""
-        kept: deque[_Posted] = deque()
-        dropped: list[_Posted] = []
+        kept: deque[Posted] = deque()
+        dropped: list[Posted] = []
         for posted in side.posted:
             is_dropped = not posted.is_delivered and posted.receipt.batch.fate is not None
             (dropped if is_dropped else kept).append(posted)
@@ -390,7 +354,7 @@ class Streams:
             side.mux.restate()
         self._pump_soon(side)
 
-    def _on_restarted(self, side: _Side) -> None:
+    def _on_restarted(self, side: Side) -> None:
         """The process at the other end is another one, and knows of nothing."""
         self._break(side, (StreamBroken, f"{side.peer_id.short}… was started again: its end of the stream is gone"))
         lost = [posted for posted in side.posted if posted.receipt.batch.was_sent]
@@ -408,7 +372,7 @@ class Streams:
         if side.timer is None and side.mux.flows:
             side.timer = self._loop.call_later(side.pause_s, self._redial, side)
 
-    def _redial(self, side: _Side) -> None:
+    def _redial(self, side: Side) -> None:
         side.timer = None
         if side.lost_at is None or not side.mux.flows:
             return
@@ -421,22 +385,15 @@ class Streams:
         side.pause_s = min(2 * side.pause_s, self.config.redial_max_s)
         side.timer = self._loop.call_later(min(side.pause_s, left_s), self._redial, side)
 
-    def _break(self, side: _Side, why: Why) -> None:
+    def _break(self, side: Side, why: Why) -> None:
         for flow in side.mux.drop_all(why):
             self._wake(flow)
         self._give_up(side)
 
-    def _give_up(self, side: _Side) -> None:
+    def _give_up(self, side: Side) -> None:
         """There are no streams: what could not be sent of them need not be."""
         again, side.again = side.again, deque()
         for post in again:
             side.mux.on_given_up(post)
         for posted in side.posted:
             self._messenger.withdraw(side.peer_id, posted.receipt)
-
-
-def _keep_heap() -> None:
-    """Have malloc keep what it is given back, which costs a fifth of a transfer otherwise: glibc returns the top of the
-    heap above twice the largest block that it ever mapped (128 KiB at first), and gets it again, page by page, for the
-    next frame. So it is shown a large block, which is never touched."""
-    bytes(_LARGE_BLOCK)
