@@ -45,6 +45,7 @@ class Streams:
         """No two processes of an identity shall begin at the same number."""
         self.config = config or StreamConfig()
         self.write_ahead_bytes = self.config.write_ahead_bytes
+        self._wake_writer_bytes = self.write_ahead_bytes // 2
         self._budget = Budget(self.config)
         self._sides: dict[PeerId, Side] = {}
         self._streams: dict[Flow, Stream] = {}
@@ -284,8 +285,8 @@ class Streams:
             posted = Posted(post, receipt, now)
             side.posted.append(posted)
             self._watch(side, posted)
-            if flow is not None and flow in self._streams:
-                self._streams[flow].wake()
+            if post.size and flow is not None and flow.waiting <= self._wake_writer_bytes:
+                self._wake(flow)
         if mux.is_idle and not side.posted and self._sides.get(side.peer_id) is side:
             del self._sides[side.peer_id]
 
@@ -313,8 +314,9 @@ class Streams:
         while posted and posted[0].is_delivered:
             one = posted.popleft()
             side.mux.on_settled(one.post, now - one.at, now)
-            if one.post.flow is not None:
-                self._wake(one.post.flow)
+            flow = one.post.flow
+            if flow is not None and (flow.is_drained or flow.is_over):
+                self._wake(flow)
 
     def _take_back(self, side: Side) -> None:
         """Some messages were dropped before they left: always the last ones."""
