@@ -94,7 +94,7 @@ Talk = Want | Offer | Take | From | Done | No
 T = TypeVar("T", bound=Talk)
 R = TypeVar("R")
 
-_DECODER: "msgspec.msgpack.Decoder[Talk]" = msgspec.msgpack.Decoder(Talk)
+TALK: "msgspec.msgpack.Decoder[Talk]" = msgspec.msgpack.Decoder(Talk)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +139,7 @@ async def hear(stream: Stream, kind: type[T]) -> T:
             size = int.from_bytes(await stream.readexactly(2))
             if size > _MAX_TALK:
                 raise WireError("too long")
-            message = decode(_DECODER, await stream.readexactly(size))
+            message = decode(TALK, await stream.readexactly(size))
     except (WireError, asyncio.IncompleteReadError):
         raise TransferFailed("the other side does not say what it should") from None
     except TimeoutError:
