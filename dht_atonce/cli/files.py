@@ -79,8 +79,8 @@ async def _transfer(
     where: str,
     output: Output,
 ) -> int:
-    began = time.perf_counter()
     async with asked as ask:
+        began = time.perf_counter()
         number = (await ask(request))["transfer"]
         try:
             with _bar(details["file"], output) as show:

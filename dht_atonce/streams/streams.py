@@ -28,7 +28,7 @@ from dht_atonce.streams.flow import Flow, Why
 from dht_atonce.streams.mux import Budget, Mux
 from dht_atonce.streams.side import Posted, Side, keep_heap
 from dht_atonce.streams.stream import Stream
-from dht_atonce.streams.wire import ResetCode, read_message
+from dht_atonce.streams.wire import Open, ResetCode, read_message
 
 __all__ = ["CAPABILITY", "Streams"]
 
@@ -52,7 +52,7 @@ class Streams:
         self._untaken: dict[Stream, asyncio.TimerHandle] = {}
         self._takers: Counter[str | None] = Counter()
         self._arrived = asyncio.Event()
-        self._closed = False
+        self._closed = self._attached = False
         self._loop = asyncio.get_running_loop()
         self._messenger: Messenger
         self._counters: Counter[str]
@@ -66,6 +66,7 @@ class Streams:
 
     def attach(self, messenger: Messenger) -> None:
         """Serve streams."""
+        self._attached = True
         self._messenger, self._counters = messenger, messenger.counters
         messenger.serve(Kind.STREAM, self)
         messenger.when_linked.append(self._on_linked)
@@ -94,7 +95,7 @@ class Streams:
         """As `Peer.open_stream`."""
         if not name or len(name.encode()) > MAX_NAME:
             raise ValueError(f"the name of a stream has 1 to {MAX_NAME} bytes")
-        if self._closed or not hasattr(self, "_messenger"):
+        if self._closed or not self._attached:
             raise PeerClosed("this peer is closed" if self._closed else "this peer is not in a network yet")
         if to == self._messenger.id:
             raise ValueError("a peer opens no streams to itself")
@@ -174,7 +175,7 @@ class Streams:
             except WireError:
                 self._counters["streams.bad_message"] += 1
                 continue
-            untaken = sum(stream.peer == sender for stream in self._untaken) if self._untaken else 0
+            untaken = sum(one.peer == sender for one in self._untaken) if isinstance(message, Open) else 0
             flow, is_new = mux.on_message(message, untaken)
             if flow is not None and is_new and flow.name.startswith(OUR_NAMES) and not self._takers[flow.name]:
                 why: Why = (StreamReset, "nobody takes it")
