@@ -170,6 +170,22 @@ def test_all_that_is_written_is_read_in_order_and_nothing_is_left_over(
                 assert heard == said
 
 
+def test_bytes_that_come_one_by_one_take_no_more_room_than_others() -> None:
+    alice, bob = pair()
+    ours = alice.open()
+    assert ours is not None
+    alice.deliver()
+    (theirs,) = bob.mux.flows.values()
+    said = bytes(n % 251 for n in range(FIRST_CREDIT))
+    for at in range(0, FIRST_CREDIT, 2):
+        bob.mux.on_message(Data(True, theirs.number, said[at : at + 2]), 0)
+        alice.write(ours, said[at : at + 2])
+    assert bob.read(theirs, 3) == said[:3]
+    pieces = [bob.read(theirs, FIRST_CREDIT) for _ in range(FIRST_CREDIT // 8192 + 1)]
+    assert b"".join(pieces) == said[3:]
+    assert len(ours.take(FIRST_CREDIT)[0]) <= FIRST_CREDIT // 8192
+
+
 def test_a_stream_without_credit_is_passed_over() -> None:
     alice, bob = pair()
     slow, fast = alice.open(), alice.open()

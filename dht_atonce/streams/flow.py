@@ -6,6 +6,7 @@ both        fail(): the rest of either direction does not come; what was receive
 """
 
 from collections import deque
+from typing import Final
 
 from dht_atonce.errors import AtOnceError
 from dht_atonce.streams.config import FIRST_CREDIT
@@ -13,6 +14,10 @@ from dht_atonce.streams.config import FIRST_CREDIT
 __all__ = ["Flow", "Why"]
 
 Why = tuple[type[AtOnceError], str]
+
+_SMALL: Final = 1024
+_MERGED: Final = 8192
+"""What is small is put to what came before it, up to here: else two bytes that wait would take sixty."""
 
 
 class Flow:
@@ -101,7 +106,10 @@ class Flow:
     def write(self, data: bytes) -> None:
         """Have `data` sent, after all before it."""
         if data:
-            self._pieces.append(memoryview(data))
+            if len(data) < _SMALL and self._pieces and len(self._pieces[-1]) < _MERGED:
+                self._pieces[-1] = memoryview(bytes(self._pieces[-1]) + data)
+            else:
+                self._pieces.append(memoryview(data))
             self.waiting += len(data)
             self.undelivered += len(data)
 
@@ -142,7 +150,10 @@ class Flow:
         if self.has_ended or self.received + len(data) > self.receive_limit:
             return False
         self.received += len(data)
-        self._chunks.append(data)
+        if len(data) < _SMALL and self._chunks and len(self._chunks[-1]) < _MERGED:
+            self._chunks[-1] += data
+        else:
+            self._chunks.append(data)
         return True
 
     def on_credit(self, limit: int) -> None:
