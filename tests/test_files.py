@@ -1,6 +1,7 @@
 """Files from peer to peer: in the virtual world, on a real disk."""
 
 import asyncio
+import hashlib
 import os
 import random
 from pathlib import Path
@@ -250,6 +251,45 @@ def test_a_file_that_changes_meanwhile_is_not_taken(places: Places) -> None:
             assert "photo.jpg" not in names(places.inbox)
 
     virtual(main())
+
+
+def test_a_transfer_in_which_nothing_moves_is_broken_off(places: Places) -> None:
+    async def main() -> None:
+        async with Village() as village:
+            alice, bob = await two(village)
+            events = served(bob, places)
+            pushed = await alice.open_stream(bob.id, PUSH)
+            await say(pushed, Offer(0, "never", 5, bytes(32)))
+            await say(pushed, From(0))
+            mute = await alice.open_stream(bob.id, PULL)
+            pulled = await alice.open_stream(bob.id, PULL)
+            (places.shelf / "large").write_bytes(CONTENT * 2)
+            await say(pulled, Want(0, "large"))
+            await say(pulled, Take(0, bytes(32)))
+            await until(lambda: len(events) == 3, 200)
+            assert sorted(event.error for event in events) == [
+                "nothing moved for 120 s",
+                "nothing moved for 120 s",
+                "the other side said nothing for 60 s",
+            ]
+            mute.abort()
+
+    virtual(main())
+
+
+def test_where_there_are_no_links_a_file_gets_its_name_all_the_same(
+    places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_links(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "link", no_links)
+    part = Part(places.home, "a", 3, hashlib.blake2b(b"abc", digest_size=32).digest())
+    part.open()
+    part.write(b"abc")
+    part.finish()
+    assert (places.home / "a").read_bytes() == b"abc"
+    assert names(places.home) == ["a"]
 
 
 def test_the_other_process_dies_in_the_middle(places: Places) -> None:

@@ -263,6 +263,7 @@ def test_all_messages_are_read_as_they_were_written() -> None:
         write_data(True, 1, [], 0),
         write_data(True, 1, [bytes(CHUNK + 1)], CHUNK + 1),
         write_message(Open(0, 1, "é" * 65)),
+        write_message(Open(0, 1, "")),
         write_message(Credit(True, 1, MAX_OFFSET + 1)),
         write_message(Reset(True, 1, 0, "x" * 129)),
     ],

@@ -37,9 +37,15 @@ PULL: Final = "atonce.pull"
 MAX_SIZE: Final = 1 << 50
 _WRITE_BYTES: Final = 1 << 20
 """Written to the disk at once: each write is a hop to a thread."""
-_MAX_TALK: Final = 1024
-_TALK_S: Final = 60.0
-"""For each word of the other side; it may hash what it has of the file first."""
+_MAX_TALK: Final = 2048
+_FIRST_S: Final = 60.0
+"""For what a stream begins with."""
+_TALK_S: Final = 600.0
+"""For each further word of the other side: it may hash what it has of the file first."""
+_STALLED_S: Final = 120.0
+"""Without a byte for so long, a transfer is over: it would hold the place of another."""
+_LAST_WORD_S: Final = 10.0
+"""For whoever reads no more to hear how it ended."""
 _MAX_AT_ONCE: Final = 32
 _MAX_PER_PEER: Final = 4
 
@@ -132,10 +138,10 @@ async def say(stream: Stream, message: Talk) -> None:
     await stream.write(len(data).to_bytes(2) + data)
 
 
-async def hear(stream: Stream, kind: type[T]) -> T:
+async def hear(stream: Stream, kind: type[T], timeout_s: float = _TALK_S) -> T:
     """The next word, which must be of this kind. Raises `TransferFailed`."""
     try:
-        async with asyncio.timeout(_TALK_S):
+        async with asyncio.timeout(timeout_s):
             size = int.from_bytes(await stream.readexactly(2))
             if size > _MAX_TALK:
                 raise WireError("too long")
@@ -143,7 +149,7 @@ async def hear(stream: Stream, kind: type[T]) -> T:
     except (WireError, asyncio.IncompleteReadError):
         raise TransferFailed("the other side does not say what it should") from None
     except TimeoutError:
-        raise TransferFailed(f"the other side said nothing for {_TALK_S:g} s") from None
+        raise TransferFailed(f"the other side said nothing for {timeout_s:g} s") from None
     if isinstance(message, No):
         raise TransferFailed(f"the other side says: {message.text}")
     if not isinstance(message, kind):
@@ -151,12 +157,20 @@ async def hear(stream: Stream, kind: type[T]) -> T:
     return message
 
 
+async def in_time(step: Awaitable[R]) -> R:
+    """A piece that is read or written."""
+    try:
+        async with asyncio.timeout(_STALLED_S):
+            return await step
+    except TimeoutError:
+        raise TransferFailed(f"nothing moved for {_STALLED_S:g} s") from None
+
+
 # --- the two halves of each transfer ---
 
 
-async def send_file(stream: Stream, source: Source, offload: Offload, progress: OnProgress) -> None:
+async def send_file(stream: Stream, source: Source, digest: bytes, offload: Offload, progress: OnProgress) -> None:
     """OFFER, the bytes, and the other side's DONE."""
-    digest = await aside(offload, lambda: source.digest(source.size), source)
     await say(stream, Offer(0, source.name, source.size, digest))
     take = await hear(stream, Take)
     offset = 0
@@ -170,7 +184,7 @@ async def send_file(stream: Stream, source: Source, offload: Offload, progress: 
             block = await aside(offload, partial(source.read, offset), source)
             if not block:
                 raise TransferFailed(f"{source.name} became shorter while it was read")
-            await stream.write(block)
+            await in_time(stream.write(block))
             offset += len(block)
             progress(offset, source.size)
         await stream.write_eof()
@@ -193,7 +207,7 @@ async def receive_file(stream: Stream, folder: Path, offer: Offer, offload: Offl
         pieces: list[bytes] = []
         waiting, at_end = 0, False
         while not at_end:
-            piece = await stream.read(_WRITE_BYTES)
+            piece = await in_time(stream.read(_WRITE_BYTES))
             at_end = not piece
             pieces.append(piece)
             waiting += len(piece)
@@ -215,7 +229,8 @@ async def push(
     source = await offload.run(lambda: Source(path, follow=True))
     try:
         checked_name(source.name)
-        await over_stream(streams, to, PUSH, lambda stream: send_file(stream, source, offload, progress))
+        digest = await aside(offload, lambda: source.digest(source.size), source)
+        await over_stream(streams, to, PUSH, lambda stream: send_file(stream, source, digest, offload, progress))
         return source.size
     finally:
         source.close()
@@ -303,16 +318,19 @@ class FileServer:
         peer, event = stream.peer, None
         self._busy[peer] = self._busy.get(peer, 0) + 1
         try:
-            async with stream:
-                try:
-                    self._check(peer)
-                    event = await (self._take(stream) if stream.name == PUSH else self._give(stream))
-                except TransferFailed as error:
-                    event = FileEvent(peer, "", 0, stream.name == PUSH, str(error))
+            try:
+                self._check(peer)
+                event = await (self._take(stream) if stream.name == PUSH else self._give(stream))
+            except TransferFailed as error:
+                event = FileEvent(peer, "", 0, stream.name == PUSH, str(error))
+                async with asyncio.timeout(_LAST_WORD_S):
                     await say(stream, No(str(error)[:256]))
-        except AtOnceError as error:
+            async with asyncio.timeout(_LAST_WORD_S):
+                await stream.aclose()
+        except (AtOnceError, TimeoutError) as error:
             event = event or FileEvent(peer, "", 0, stream.name == PUSH, str(error))
         finally:
+            stream.abort()
             self._busy[peer] -= 1
             if not self._busy[peer]:
                 del self._busy[peer]
@@ -326,7 +344,7 @@ class FileServer:
 
     async def _take(self, stream: Stream) -> FileEvent:
         assert self._receive is not None
-        offer = await hear(stream, Offer)
+        offer = await hear(stream, Offer, _FIRST_S)
         if offer.size > self._max_bytes:
             raise TransferFailed(f"a file may have {self._max_bytes} bytes here, and this has {offer.size}")
         path = await receive_file(stream, self._receive, offer, self._offload, lambda done, size: None)
@@ -334,10 +352,11 @@ class FileServer:
 
     async def _give(self, stream: Stream) -> FileEvent:
         assert self._serve is not None
-        path = self._serve / checked_name((await hear(stream, Want)).name)
+        path = self._serve / checked_name((await hear(stream, Want, _FIRST_S)).name)
         source = await self._offload.run(lambda: Source(path, follow=False))
         try:
-            await send_file(stream, source, self._offload, lambda done, size: None)
+            digest = await aside(self._offload, lambda: source.digest(source.size), source)
+            await send_file(stream, source, digest, self._offload, lambda done, size: None)
         finally:
             source.close()
         return FileEvent(stream.peer, source.name, source.size, False, "")

@@ -175,8 +175,7 @@ class Part:
         try:
             os.fsync(self._file.fileno())
             self._file.close()
-            os.link(self._part, self.path)  # unlike a rename it never overwrites
-            self._part.unlink()
+            self._give_name()
             self._about.unlink(missing_ok=True)
             fd = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
@@ -187,6 +186,18 @@ class Part:
             raise TransferFailed(f"{self.path.name} is there already, and nothing is overwritten") from None
         except OSError as error:
             raise TransferFailed(f"{self.path.name} cannot be written: {error.strerror}") from None
+
+    def _give_name(self) -> None:
+        """Unlike a rename, a link never overwrites. Where there are no links, the name is taken first."""
+        try:
+            os.link(self._part, self.path)
+        except FileExistsError:
+            raise
+        except OSError:
+            os.close(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+            self._part.replace(self.path)
+        else:
+            self._part.unlink()
 
     def discard(self) -> None:
         """It is of no use."""

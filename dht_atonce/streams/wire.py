@@ -47,7 +47,7 @@ class Open(WireStruct, tag=1, frozen=True):
     minor: U8
     number: U64
     """Chosen by who opens it, higher than those before."""
-    name: Annotated[str, Meta(max_length=MAX_NAME)]
+    name: Annotated[str, Meta(min_length=1, max_length=MAX_NAME)]
 
 
 class Data(WireStruct, tag=2, frozen=True):
