@@ -116,6 +116,10 @@ bench-calls: $(STAMP) ## Measure requests and replies beside asyncio's TLS strea
 bench-durable: $(STAMP) ## Measure durable messages on real disks, beside plain ones (half a minute; ARGS='--folder DISK')
 	@$(BIN)/python -m benchmarks.durable $(ARGS)
 
+.PHONY: bench-streams
+bench-streams: $(STAMP) ## Measure a stream beside a TLS stream of asyncio, on loopback (a minute)
+	@$(BIN)/python benchmarks/streams.py $(ARGS)
+
 # The newest versions that fit pyproject.toml, tried out in an environment of their own; run the tests afterwards.
 .PHONY: constraints
 constraints: ## Renew constraints.txt

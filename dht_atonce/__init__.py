@@ -37,6 +37,9 @@ from dht_atonce.errors import (
     RequestTimeout,
     SeedUrlError,
     StoreError,
+    StreamBroken,
+    StreamReset,
+    TransferFailed,
 )
 from dht_atonce.identity import Identity, PeerId
 from dht_atonce.messaging.inbox import Message
@@ -46,6 +49,8 @@ from dht_atonce.presence.around import Neighbour
 from dht_atonce.presence.sight import Basis, PresenceChange, PresenceEvent, PresenceState
 from dht_atonce.presence.watching import PresenceWatch
 from dht_atonce.records import MembershipRecord, PresenceRecord, ValueRecord
+from dht_atonce.streams.files import FileEvent
+from dht_atonce.streams.stream import Stream
 
 __all__ = [
     "Address",
@@ -59,6 +64,7 @@ __all__ = [
     "DurableMessage",
     "DurableReceipt",
     "EntryFailed",
+    "FileEvent",
     "FindResult",
     "Identity",
     "IdentityInUse",
@@ -101,6 +107,10 @@ __all__ = [
     "SeedUrlError",
     "State",
     "StoreError",
+    "Stream",
+    "StreamBroken",
+    "StreamReset",
+    "TransferFailed",
     "ValueRecord",
     "WatchEvent",
 ]

@@ -269,9 +269,9 @@ class LinkConfig:
     handshake_s: float = 10.0
     """How long a stranger may take for the CURVE handshake. What bounds strangers is the cap on connections without a
     link; a short limit only hits those who dial a machine that stands still for a moment."""
-    max_body_bytes: int = 61_440
+    max_body_bytes: int = 253_952
     """docs/wire.md section 4."""
-    max_message_bytes: int = 65_536
+    max_message_bytes: int = 262_144
     """What libzmq itself refuses, before any login: without it one stranger can hold any amount of memory."""
     max_links: int = 1024
     max_links_per_ip: int = 16
@@ -349,6 +349,8 @@ class MessagingConfig:
     max_message_bytes: int = 60_000
     max_service_bytes: int = 60_400
     """A message of another kind than the app's: as many bytes of the app, and what the service writes round them."""
+    max_piece_bytes: int = 250_000
+    """Of a message that is a piece of a stream: a frame of its own."""
     window_messages: int = 16_384
     """Messages towards one peer that wait for their acknowledgement; further ones wait to be sent. As many as one
     sender may have in an inbox: with half of it a busy machine's pauses leave the sender idle."""

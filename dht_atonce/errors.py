@@ -41,6 +41,9 @@ __all__ = [
     "RequestTimeout",
     "SeedUrlError",
     "StoreError",
+    "StreamBroken",
+    "StreamReset",
+    "TransferFailed",
     "WireError",
 ]
 
@@ -134,6 +137,18 @@ class NotAccepted(AtOnceError, ConnectionError):
 
 class NotSupported(AtOnceError):
     """The other side, or this one as it was opened, cannot do what was asked; the message says what is missing."""
+
+
+class StreamReset(AtOnceError, ConnectionError):
+    """The other side gave a stream up. Of what was written last, nobody knows how much was read."""
+
+
+class StreamBroken(AtOnceError, ConnectionError):
+    """A stream ended without its end: the other process is gone, or was out of reach for too long."""
+
+
+class TransferFailed(AtOnceError):
+    """A file was not sent or not taken; the message says why."""
 
 
 class IdentityInUse(AtOnceError):

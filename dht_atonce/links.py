@@ -40,7 +40,7 @@ class Link(Protocol):
         the link was handed over."""
 
     def send(self, body: bytes) -> bool:
-        """Queue `body` (1 to 61,440 B) for sending. False: the link is closed or its queue full, and nothing was sent.
+        """Queue `body` (1 to 253,952 B) for sending. False: the link is closed or its queue full, and nothing was sent.
 
         Raises `MessageTooLarge`.
         """

@@ -1,7 +1,7 @@
 """`Peer`: what an app uses."""
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Protocol, TypeVar, overload
@@ -15,7 +15,7 @@ from dht_atonce.durable.feature import Durable
 from dht_atonce.durable.receipt import DurableReceipt
 from dht_atonce.durable.receiving import DurableMessage
 from dht_atonce.endpoints import SeedUrl
-from dht_atonce.errors import MessageTooLarge, PeerClosed, PeerIdError, PeerOffline, PeerUnknown
+from dht_atonce.errors import MessageTooLarge, PeerClosed, PeerIdError, PeerOffline, PeerUnknown, TransferFailed
 from dht_atonce.host import Host
 from dht_atonce.identity import PeerId
 from dht_atonce.listening import ANYWHERE
@@ -28,6 +28,9 @@ from dht_atonce.presence.around import AROUND, MAX_TEXT, Neighbour, list_around
 from dht_atonce.presence.watching import PresenceWatch, PresenceWatcher
 from dht_atonce.profile import Profile
 from dht_atonce.records import GONE, PresenceRecord, presence_key
+from dht_atonce.streams.files import FileEvent, FileServer, OnProgress, pull, push
+from dht_atonce.streams.stream import Stream
+from dht_atonce.streams.streams import Streams
 
 __all__ = ["Peer"]
 
@@ -69,7 +72,14 @@ class Peer:
             transient=membership.is_transient,
         )
         self._presence = PresenceWatcher(membership.started)
-        self._features: list[Feature] = [self._access, self._calls, self._presence, self._durable]
+        self._streams = Streams(int.from_bytes(membership.incarnation[:6]))
+        self._features: list[Feature] = [
+            self._access,
+            self._calls,
+            self._presence,
+            self._durable,
+            self._streams,
+        ]
         membership.on_started = self._start
 
     @property
@@ -389,6 +399,81 @@ class Peer:
         if inbox is not None:
             async for message in self._durable.read(inbox):
                 yield message
+
+    async def open_stream(self, to: PeerId | str, name: str, timeout_s: float | None = None) -> Stream:
+        """A new stream of bytes to `to`, once the other side has heard of it; its app need not have taken it yet.
+
+        name: what it is for, 1 to 128 B. timeout_s: until the other side has heard of it (default 10).
+
+        Raises `PeerIdError`; `PeerUnknown`, `PeerOffline` or `NotAccepted` if nobody was reached, `DeliveryUnknown` if
+        nobody answered; `NotSupported` if the other side takes no streams, `StreamReset` if it takes no more of them;
+        `QueueFull` if we have too many; `PeerClosed`; ValueError for a name that is empty or too long, or our own id.
+        """
+        return await self._streams.open(_peer_id(to), name, timeout_s)
+
+    def streams(self, name: str | None = None) -> AsyncIterator[Stream]:
+        """Streams that others open, as they come: those of one name, or all for whose name nobody asks. Ends when this
+        peer is closed. A stream that nobody takes within half a minute is refused.
+        """
+        return self._streams.incoming(name)
+
+    # --- files ---
+
+    async def push_file(self, path: Path | str, to: PeerId | str, on_progress: OnProgress | None = None) -> int:
+        """Give a file to `to`, if it takes files from us. Returns its size when it is whole on the other side's disk.
+
+        on_progress: called with bytes that are on their way and bytes in all. What breaks is gone on with by calling
+        this again: the other side keeps what came, and proves it by its digest.
+
+        Raises `TransferFailed`, and what `open_stream` and `Stream.write` raise.
+        """
+        offload, nothing = self._membership.host.offload, lambda done, size: None
+        return await push(self._streams, offload, Path(path), _peer_id(to), on_progress or nothing)
+
+    async def pull_file(
+        self, name: str, peer: PeerId | str, folder: Path | str, on_progress: OnProgress | None = None
+    ) -> Path:
+        """Get the file `name` out of what `peer` serves into `folder`; nothing is overwritten. Gives where it is.
+
+        What came of a transfer that broke stays in `folder` as `.NAME.part`, and calling this again goes on with it.
+
+        Raises as `push_file`.
+        """
+        offload, nothing = self._membership.host.offload, lambda done, size: None
+        return await pull(self._streams, offload, name, _peer_id(peer), Path(folder), on_progress or nothing)
+
+    def serve_files(
+        self,
+        *,
+        receive: Path | str | None = None,
+        serve: Path | str | None = None,
+        accept: Collection[PeerId | str] | None = None,
+        max_bytes: int = 1 << 30,
+        on_event: Callable[[FileEvent], None] | None = None,
+    ) -> None:
+        """Until we are closed, take files that others push into the folder `receive`, and give those that lie in the
+        folder `serve` to whoever pulls them: no subfolders, no links, and no names with a leading dot.
+
+        accept: with whom; None: with everybody who can reach us. max_bytes: of a file that is taken.
+        on_event: told what became of each file.
+
+        Raises `PeerIdError`; `TransferFailed` for what is no folder.
+        """
+        folders = [Path(folder) if folder is not None else None for folder in (receive, serve)]
+        for folder in folders:
+            if folder is not None and not folder.is_dir():
+                raise TransferFailed(f"{folder} is no folder")
+        server = FileServer(
+            self._streams,
+            self._membership.host.offload,
+            receive=folders[0],
+            serve=folders[1],
+            accept=[_peer_id(who) for who in accept] if accept is not None else None,
+            max_bytes=max_bytes,
+            on_event=on_event or (lambda event: None),
+        )
+        server.begin()
+        self._features.insert(0, server)
 
 
 class _Opening:

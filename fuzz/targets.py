@@ -5,10 +5,12 @@ Nodes live in the virtual world: what an input sets off later is run too, and wh
 """
 
 import asyncio
+import contextlib
 import itertools
 import json
 import random
 import zlib
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +20,7 @@ from atonce_sim.loop import VirtualLoop
 from atonce_sim.world import EPOCH, World
 from dht_atonce.access import read_contacts
 from dht_atonce.calls import wire as calls
-from dht_atonce.codec import encode
+from dht_atonce.codec import decode, encode
 from dht_atonce.config import DurableConfig, NetworkConfig
 from dht_atonce.dht.contact import Contact
 from dht_atonce.dht.cookies import CookieIssuer
@@ -46,6 +48,10 @@ from dht_atonce.identity import Identity, NodeKey, PeerId
 from dht_atonce.messaging import frames
 from dht_atonce.profile import Profile, State
 from dht_atonce.records import MembershipRecord, PresenceRecord, RecordParser, ValueRecord
+from dht_atonce.streams.config import StreamConfig
+from dht_atonce.streams.files import TALK, From, No, Offer, Take, Want
+from dht_atonce.streams.mux import Budget, Mux
+from dht_atonce.streams.wire import Credit, Data, End, Open, Reset, read_message, write_message
 
 __all__ = ["REQUESTS", "TARGETS", "FuzzedNode", "Target", "make"]
 
@@ -353,6 +359,35 @@ def _durable() -> Target:
     return Target(feed, [durable.pack(note) for note in notes])
 
 
+def _stream() -> Target:
+    """Messages of streams, one after another to one machine that also answers; and words about files."""
+    config = StreamConfig()
+    mux = Mux(config, Budget(config), Counter(), itertools.count(1))
+    ours = mux.open("ours")
+    acknowledged = itertools.count()
+
+    def feed(data: bytes) -> None:
+        with contextlib.suppress(WireError):
+            decode(TALK, data)
+        with contextlib.suppress(WireError):
+            flow, _ = mux.on_message(read_message(data), 0)
+            if flow is not None:
+                mux.read(flow, 1000)
+        while (post := mux.take()) is not None:
+            mux.on_settled(post, 0.01, next(acknowledged))
+
+    offer = Offer(0, "photo.jpg", 1000, bytes(32))
+    words = [encode(word) for word in (offer, Want(0, "photo.jpg"), Take(10, bytes(32)), From(10), No("no"))]
+    said = [
+        Open(0, 7, "s"),
+        Data(True, 7, b"data"),
+        Credit(False, ours.number, 1 << 20),
+        End(True, 7),
+        Reset(True, 7, 0, "x"),
+    ]
+    return Target(feed, [*words, *map(write_message, said)])
+
+
 def _handshake() -> Target:
     """What newcomers send to a seed: first in an answer to nothing, then to its challenge."""
     seed = _identity(60)
@@ -464,6 +499,7 @@ TARGETS: dict[str, Callable[[], Target]] = {
     "call": _call,
     "contacts": _contacts,
     "durable": _durable,
+    "stream": _stream,
     "handshake": _handshake,
     "challenge": _challenge,
     "state": _state,

@@ -81,9 +81,17 @@ def presence(
     incarnation: bytes = bytes(8),
     expires: int = int(EPOCH) + 3600,
     status: str = "online",
+    capabilities: tuple[str, ...] = (),
 ) -> PresenceRecord:
     return PresenceRecord.sign(
-        who, network, seq=seq, incarnation=incarnation, expires=expires, status=status, endpoints=endpoints
+        who,
+        network,
+        seq=seq,
+        incarnation=incarnation,
+        expires=expires,
+        status=status,
+        endpoints=endpoints,
+        capabilities=capabilities,
     )
 
 
@@ -136,6 +144,7 @@ class Person:
         config: MessagingConfig | None = None,
         listens: bool = True,
         reads: bool = True,
+        capabilities: tuple[str, ...] = (),
     ) -> None:
         self.town = town
         self.identity = identity(number)
@@ -155,7 +164,9 @@ class Person:
             counters=self.counters,
         )
         endpoints = (self.messenger.listen(Address(self.host.ip, 0)).address,) if listens else ()
-        self.record = presence(self.identity, *endpoints, seq=1 + run, incarnation=self.incarnation)
+        self.record = presence(
+            self.identity, *endpoints, seq=1 + run, incarnation=self.incarnation, capabilities=capabilities
+        )
         town.fresh[self.id] = self.record
         self.got: list[Message] = []
         self._reader: asyncio.Task[None] | None = None

@@ -186,11 +186,11 @@ async def test_both_families_share_a_port_number(new_net: NewNet, new_door: NewD
 
 async def test_the_largest_body_passes_and_a_larger_one_does_not(new_net: NewNet, new_door: NewDoor) -> None:
     here, there = await converse(new_net(), new_door())
-    assert here.link.send(bytes(61_440))
-    assert await there.next() == bytes(61_440)
+    assert here.link.send(bytes(253_952))
+    assert await there.next() == bytes(253_952)
     for end in (here, there):
-        with pytest.raises(MessageTooLarge, match="61440"):
-            end.link.send(bytes(61_441))
+        with pytest.raises(MessageTooLarge, match="253952"):
+            end.link.send(bytes(253_953))
         with pytest.raises(ValueError, match="at least one byte"):
             end.link.send(b"")
     assert here.is_idle()
@@ -663,7 +663,7 @@ async def test_garbage_over_an_open_link_is_dropped(raw: NewRaw, new_net: NewNet
         [bytes(20)],
         [token + b"one", token + b"two"],
         [token, b"", b""],
-        [token + bytes(61_441)],
+        [token + bytes(253_953)],
         [token + b"the end"],
     ):
         stranger.sock.send_multipart(message)
@@ -680,7 +680,7 @@ async def test_a_message_beyond_all_bounds_ends_the_connection(raw: NewRaw, new_
     stranger = raw(door.address)
     token = await stranger.open()
     there = await door.next()
-    stranger.sock.send(token + bytes(70_000))
+    stranger.sock.send(token + bytes(270_000))
     assert await there.closed() == "the connection is lost"
 
 

@@ -118,6 +118,7 @@ PURE = [
     "dht_atonce/durable/wire.py",
     "dht_atonce/messaging/delivery.py",
     "dht_atonce/messaging/frames.py",
+    *(f"dht_atonce/streams/{name}.py" for name in ("config", "flow", "mux", "pace", "wire")),
     "seed/atonce_seed/directory.py",
     "seed/atonce_seed/handshake.py",
 ]

@@ -389,11 +389,11 @@ def test_who_closes_is_not_told_and_the_other_is_told_once() -> None:
 def test_a_frame_has_a_size_that_a_link_can_carry() -> None:
     async def main() -> None:
         _, _, ours, theirs = await linked(World())
-        assert ours.link.send(bytes(61_440))
+        assert ours.link.send(bytes(253_952))
         with pytest.raises(MessageTooLarge):
-            ours.link.send(bytes(61_441))
+            ours.link.send(bytes(253_953))
         await asyncio.sleep(1)
-        assert [len(frame) for frame in theirs.frames] == [61_440]
+        assert [len(frame) for frame in theirs.frames] == [253_952]
 
     run(main())
 

@@ -3,7 +3,19 @@
 import time
 from typing import Any
 
-from dht_atonce.cli.control import AddContact, Lookup, RemoveContact, Request, Send, Status
+from dht_atonce.cli.control import (
+    AddContact,
+    CancelTransfer,
+    LookAtTransfer,
+    Lookup,
+    Pull,
+    Push,
+    RemoveContact,
+    Request,
+    Send,
+    Status,
+)
+from dht_atonce.cli.transfers import transfers_of
 from dht_atonce.peer import Peer
 from dht_atonce.records import PresenceRecord
 
@@ -34,6 +46,15 @@ async def answer(peer: Peer, request: Request) -> dict[str, Any]:
             return {}
         case RemoveContact(who):
             return {"was_contact": await peer.contacts.remove(who)}
+        case Push(who, path):
+            return {"transfer": transfers_of(peer).push(path, who)}
+        case Pull(who, name, folder):
+            return {"transfer": transfers_of(peer).pull(name, who, folder)}
+        case LookAtTransfer(number):
+            return transfers_of(peer).look(number)
+        case CancelTransfer(number):
+            transfers_of(peer).cancel(number)
+            return {}
 
 
 def _status(peer: Peer) -> dict[str, Any]:

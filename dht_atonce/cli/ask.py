@@ -33,7 +33,7 @@ from dht_atonce.errors import AtOnceError, ControlError, MessageTooLarge, PeerOf
 from dht_atonce.identity import PeerId
 from dht_atonce.peer import Peer
 
-__all__ = ["lookup", "send", "status"]
+__all__ = ["PeerArgument", "asking", "lookup", "send", "status"]
 
 _MOST = MessagingConfig().max_message_bytes
 
@@ -54,8 +54,8 @@ def lookup(
     Uses the running peer of the profile; if there is none, takes part for a moment.
     """
     who = PeerId.parse(peer)
-    asking = _asking(folder_of(profile), seed, network, listen)
-    run(_lookup(who, asking, fresh, Output(as_json=json)))
+    ask_of = asking(folder_of(profile), seed, network, listen)
+    run(_lookup(who, ask_of, fresh, Output(as_json=json)))
 
 
 def send(
@@ -79,12 +79,12 @@ def send(
     Uses the running peer of the profile; if there is none, takes part for a moment.
     """
     who = PeerId.parse(peer)
-    asking = _asking(folder_of(profile), seed, network, listen)
+    ask_of = asking(folder_of(profile), seed, network, listen)
     # Before the loop runs: reading would block it, and with it Ctrl-C.
     data = _standard_input() if text is None else text.encode(errors="surrogateescape")
     if len(data) > _MOST:
         raise MessageTooLarge(f"a message has at most {_MOST} bytes; send it in parts")
-    run(_send(who, data, asking, timeout, Output(as_json=json)))
+    run(_send(who, data, ask_of, timeout, Output(as_json=json)))
 
 
 def status(profile: ProfileDir = None, json: Json = False) -> None:
@@ -108,7 +108,7 @@ def _standard_input() -> bytes:
 
 
 @contextlib.asynccontextmanager
-async def _asking(
+async def asking(
     folder: Path, seeds: list[str] | None, network: str | None, listen: list[str] | None
 ) -> AsyncIterator[Any]:
     """Something to `ask`: the running process of the profile, or a peer of our own for as long as it takes."""
@@ -125,8 +125,8 @@ async def _asking(
         yield lambda request: answer(peer, request)
 
 
-async def _lookup(who: PeerId, asking: contextlib.AbstractAsyncContextManager[Any], fresh: bool, output: Output) -> int:
-    async with asking as ask:
+async def _lookup(who: PeerId, ask_of: contextlib.AbstractAsyncContextManager[Any], fresh: bool, output: Output) -> int:
+    async with ask_of as ask:
         reply = await ask(Lookup(str(who), fresh))
     record = reply["record"]
     if record is None:
@@ -147,11 +147,11 @@ async def _lookup(who: PeerId, asking: contextlib.AbstractAsyncContextManager[An
 async def _send(
     who: PeerId,
     data: bytes,
-    asking: contextlib.AbstractAsyncContextManager[Any],
+    ask_of: contextlib.AbstractAsyncContextManager[Any],
     timeout_s: float,
     output: Output,
 ) -> int:
-    async with asking as ask:
+    async with ask_of as ask:
         reply = await ask(Send(str(who), data, timeout_s))
     if output.as_json:
         output.json({"delivered": True, "peer": str(who), **reply})

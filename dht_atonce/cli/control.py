@@ -28,6 +28,7 @@ _SEND_S = 10.0  # what the library waits for if a Send says nothing
 _SPARE_S = 5.0  # beyond what an answer may take: the process may be busy, or stopped
 
 PeerText = Annotated[str, Meta(max_length=64)]
+PathText = Annotated[str, Meta(max_length=4096)]
 
 
 class Status(msgspec.Struct, tag="status", tag_field="op"):
@@ -76,6 +77,18 @@ class AddContact(msgspec.Struct, tag="add_contact", tag_field="op"):
         return _SPARE_S
 
 
+class Push(msgspec.Struct, tag="push", tag_field="op"):
+    """Begin to push a file."""
+
+    peer: PeerText
+    path: PathText
+
+    @property
+    def patience_s(self) -> float:
+        """How long the answer may take."""
+        return _SPARE_S
+
+
 class RemoveContact(msgspec.Struct, tag="remove_contact", tag_field="op"):
     """Know a peer no longer; ends its link if only contacts are accepted."""
 
@@ -87,7 +100,42 @@ class RemoveContact(msgspec.Struct, tag="remove_contact", tag_field="op"):
         return _SPARE_S
 
 
-Request = Status | Lookup | Send | AddContact | RemoveContact
+class Pull(msgspec.Struct, tag="pull", tag_field="op"):
+    """Begin to pull a file into a folder."""
+
+    peer: PeerText
+    name: PathText
+    folder: PathText
+
+    @property
+    def patience_s(self) -> float:
+        """How long the answer may take."""
+        return _SPARE_S
+
+
+class LookAtTransfer(msgspec.Struct, tag="transfer", tag_field="op"):
+    """How does it stand?"""
+
+    number: int
+
+    @property
+    def patience_s(self) -> float:
+        """How long the answer may take."""
+        return _SPARE_S
+
+
+class CancelTransfer(msgspec.Struct, tag="cancel", tag_field="op"):
+    """Break it off."""
+
+    number: int
+
+    @property
+    def patience_s(self) -> float:
+        """How long the answer may take."""
+        return _SPARE_S
+
+
+Request = Status | Lookup | Send | AddContact | RemoveContact | Push | Pull | LookAtTransfer | CancelTransfer
 Handler = Callable[[Request], Awaitable[dict[str, Any]]]
 
 _DECODER = msgspec.json.Decoder(Request)

@@ -2,9 +2,9 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
@@ -28,6 +28,8 @@ from dht_atonce.cli.options import (
 from dht_atonce.cli.output import count, escape
 from dht_atonce.cli.running import run
 from dht_atonce.config import NetworkConfig
+from dht_atonce.errors import TransferFailed
+from dht_atonce.identity import PeerId
 from dht_atonce.peer import Peer
 
 __all__ = ["join"]
@@ -50,6 +52,19 @@ def join(
         typer.Option("--k", metavar="K", min=1, max=64, help="With --alone: copies of each record. Default: 20."),
     ] = None,
     local: Annotated[bool, typer.Option("--local", help="With --alone: a network on one machine or LAN.")] = False,
+    receive: Annotated[
+        Path | None, typer.Option("--receive", metavar="DIR", help="Take files that others push, into this folder.")
+    ] = None,
+    serve_folder: Annotated[
+        Path | None, typer.Option("--serve", metavar="DIR", help="Give the files in this folder to whoever pulls them.")
+    ] = None,
+    accept: Annotated[
+        list[str] | None,
+        typer.Option("--from", metavar="PEERID", help="Files go to and from these peers only. May be repeated."),
+    ] = None,
+    max_size: Annotated[
+        int, typer.Option("--max-size", metavar="MB", min=1, help="Take no larger file. Default: 1024.")
+    ] = 1024,
     json: Json = False,
 ) -> None:
     """Run a peer: be found, print messages as they come. Ctrl-C says goodbye and ends.
@@ -66,7 +81,8 @@ def join(
             raise typer.BadParameter("--k and --local go with --alone; of a network that there is, its seed tells them")
         check_way_in(folder, seed)
     ports = checked_port(port, "--port"), checked_port(udp_port, "--udp-port")
-    main = _join(folder, seed, chosen, checked_ips(listen), ports, keep_trying, alone, contacts_only, json)
+    files = _Files(_folder(receive, "--receive"), _folder(serve_folder, "--serve"), _ids(accept), max_size << 20)
+    main = _join(folder, seed, chosen, checked_ips(listen), ports, keep_trying, alone, contacts_only, json, files)
     run(main, until_signal=True)
 
 
@@ -80,6 +96,7 @@ async def _join(
     alone: bool,
     contacts_only: bool,
     as_json: bool,
+    files: "_Files",
 ) -> int:
     began = time.perf_counter()
     in_words = _Words(alone)
@@ -102,6 +119,14 @@ async def _join(
             on_event=on_event,
         )
         async with opening as peer:
+            if files.receive is not None or files.serve is not None:
+                peer.serve_files(
+                    receive=files.receive,
+                    serve=files.serve,
+                    accept=files.accept,
+                    max_bytes=files.max_bytes,
+                    on_event=lambda event: on_event("file", {**asdict(event), "peer": str(event.peer)}),
+                )
             try:
                 async with serve(folder, lambda request: answer(peer, request)):
                     on_event("ready", {"peer": str(peer.id), "profile": str(folder)})
@@ -112,6 +137,25 @@ async def _join(
             finally:
                 on_event("leaving", {"peer": str(peer.id)})
     return 0
+
+
+class _Files(NamedTuple):
+    """Which files are taken and given."""
+
+    receive: Path | None
+    serve: Path | None
+    accept: list[PeerId] | None
+    max_bytes: int
+
+
+def _folder(path: Path | None, option: str) -> Path | None:
+    if path is not None and not path.expanduser().is_dir():
+        raise TransferFailed(f"{option} takes a folder, and {path} is none")
+    return path.expanduser() if path is not None else None
+
+
+def _ids(texts: list[str] | None) -> list[PeerId] | None:
+    return [PeerId.parse(text) for text in texts] if texts else None
 
 
 class _Words:
@@ -167,6 +211,13 @@ class _Words:
             f"[bold]this peer is[/] [cyan]{details['peer']}[/]\n"
             f"[dim]profile {escape(details['profile'])}; messages appear below, Ctrl-C says goodbye and ends[/]"
         )
+
+    def _file(self, details: dict[str, Any]) -> str:
+        way = "from" if details["pushed"] else "to"
+        name, peer = escape(details["name"]) or "a file", details["peer"][:8]
+        if details["error"]:
+            return f"[yellow]{name} {way} {peer}…: {escape(details['error'])}[/]"
+        return f"[green]{name}[/] {way} [cyan]{peer}…[/] [dim]{details['size']} bytes[/]"
 
     def _leaving(self, details: dict[str, Any]) -> str:
         return "[dim]saying goodbye[/]"

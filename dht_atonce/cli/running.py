@@ -18,6 +18,8 @@ from dht_atonce.errors import (
     PeerUnknown,
     PortInUse,
     ProfileInUse,
+    StreamBroken,
+    TransferFailed,
 )
 
 __all__ = ["explain", "run"]
@@ -27,6 +29,9 @@ _HINTS: list[tuple[type[AtOnceError], str, str]] = [
     (PeerUnknown, "", "check the PeerId, and that the peer has joined this network"),
     (PeerOffline, "no address", "it has to write to you first"),
     (PeerOffline, "", "try again when it is back"),
+    (TransferFailed, "nobody there takes", "it has to run: atonce join --receive DIR, or --serve DIR"),
+    (TransferFailed, "broke it off", "the same command goes on where it was"),
+    (StreamBroken, "", "the same command goes on where it was"),
     (PortInUse, "Cannot assign", "--listen takes an address of this machine"),
     (DeliveryUnknown, "", "it may have arrived: ask before you send it again"),
     (AtOnceError, "serves the network", "leave out --network, or take a seed of your network"),

@@ -5,6 +5,7 @@ import random
 from abc import ABC, abstractmethod
 from collections import Counter
 from dataclasses import dataclass
+from typing import cast
 
 import zmq
 
@@ -15,13 +16,15 @@ from dht_atonce.identity import Identity
 from dht_atonce.links import OnClosed, OnFrame
 from dht_atonce.messaging.pump import Pump, Socket
 
-__all__ = ["LINGER_MS", "TOKEN_SIZE", "VERSION", "CurveLink", "Shared", "zmq_endpoint"]
+__all__ = ["LARGE", "LINGER_MS", "TOKEN_SIZE", "VERSION", "CurveLink", "Shared", "zmq_endpoint"]
 
 VERSION = b"\x01"
 TOKEN_SIZE = 8
 LINGER_MS = 500
 """What was queued before a close gets so long to leave."""
 
+LARGE = 65_536
+"""Bytes of a frame that is not copied where a view of it will do."""
 _MAX_EARLY = 64  # frames before `start`, which comes in the turn of the hand-over: all but none
 _DRAIN_ROUNDS = 100  # batches read in search of an ended link's last frames, if others keep the socket busy
 
@@ -129,10 +132,10 @@ class CurveLink(ABC):
             self._release()
 
     def receive(self, frame: bytes) -> None:
-        """A frame arrived for this link."""
+        """A frame arrived for this link: bytes, or a view of a large one, since copies are what bulk costs."""
         if self.is_closed:
             self._counters["link.after_close"] += 1
-        elif not frame.startswith(self._token):
+        elif frame[:TOKEN_SIZE] != self._token:
             self._counters["link.bad_token"] += 1
         elif len(frame) == TOKEN_SIZE:
             self.end("closed by the other side")
@@ -140,9 +143,9 @@ class CurveLink(ABC):
             self._counters["link.too_large"] += 1
         elif self._early is None:
             assert self._on_frame is not None
-            self._on_frame(frame[TOKEN_SIZE:])
+            self._on_frame(frame[TOKEN_SIZE:] if len(frame) < LARGE else cast("bytes", memoryview(frame)[TOKEN_SIZE:]))
         elif len(self._early) < _MAX_EARLY:
-            self._early.append(frame[TOKEN_SIZE:])
+            self._early.append(bytes(frame[TOKEN_SIZE:]))
         else:
             # To leave one out would break the order that a link promises.
             self._counters["link.early_overflow"] += 1

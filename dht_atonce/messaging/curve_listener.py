@@ -13,13 +13,14 @@ import random
 import socket
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import cast
 
 import zmq
 
 from dht_atonce.endpoints import Address, Family
 from dht_atonce.errors import NoFamily, PortInUse
 from dht_atonce.links import OnLink
-from dht_atonce.messaging.curve_link import LINGER_MS, TOKEN_SIZE, VERSION, CurveLink, Shared, zmq_endpoint
+from dht_atonce.messaging.curve_link import LARGE, LINGER_MS, TOKEN_SIZE, VERSION, CurveLink, Shared, zmq_endpoint
 from dht_atonce.messaging.pump import NOBLOCK, SNDMORE_NOBLOCK, Monitor, Pump, Socket, sender
 from dht_atonce.messaging.zap import ZAP_DOMAIN, Admission
 
@@ -162,7 +163,7 @@ class Listener:
             while router.get(zmq.RCVMORE):
                 router.recv(zmq.NOBLOCK)
         elif link is not None:
-            link.receive(frame.bytes)
+            link.receive(frame.bytes if len(frame) < LARGE else cast("bytes", frame.buffer))
         else:
             self._read_stranger(routing_id, frame)
         return True

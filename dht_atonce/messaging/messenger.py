@@ -292,7 +292,9 @@ class Messenger:
     # --- inside ---
 
     def _check(self, data: bytes, kind: int) -> None:
-        limit = self._max_message_bytes if kind == Kind.MESSAGE else self.config.max_service_bytes
+        config = self.config
+        limits = {Kind.MESSAGE: config.max_message_bytes, Kind.STREAM: config.max_piece_bytes}
+        limit = limits.get(kind, config.max_service_bytes)
         if len(data) > limit:
             raise MessageTooLarge(f"a message has at most {limit} bytes, this has {len(data)}")
         if self._closed:

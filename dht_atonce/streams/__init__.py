@@ -1,0 +1,1 @@
+"""Streams of bytes between two peers, and files over them (floor 5)."""
