@@ -20,6 +20,7 @@ __all__ = ["Ask", "Authors", "Gap", "Given"]
 
 MAX_SEQ = 1 << 62
 _FOR_EVER = float("inf")
+_SLOWER = 1.25  # each pause than the one before
 _HOLES = 4  # of one author that are asked for at once
 
 
@@ -138,9 +139,10 @@ class Authors:
     # --- inputs ---
 
     def on_hint(self, author: bytes, session: int, highest: int) -> None:
-        """A welcome tells how far an author is. Counts only for whom we have not heard."""
+        """A welcome, or the author's own word that it is here, tells how far it is. The first one counts: what it says
+        after that is for us to hear."""
         known = self._authors.get(author)
-        if known is None or session > known.session or (known.hint is not None and session == known.session):
+        if known is None or session > known.session:
             self._begin(author, session, highest)
 
     def on_past(self, statement: Statement) -> bool:
@@ -216,7 +218,7 @@ class Authors:
             if not known.held or known.ask_at > now:
                 continue
             known.tries += 1
-            known.ask_at = now + self._config.repair_s
+            known.ask_at = now + min(self._config.repair_s * _SLOWER**known.tries, self._config.repair_max_s)
             ranges, room = [], self._config.want_max
             for first, count in known.holes()[:_HOLES]:
                 if room > 0:

@@ -41,10 +41,14 @@ class RoomsConfig:
     # Plumtree
     have_s: float = 0.05
     """What came meanwhile is announced to lazy neighbours together."""
-    graft_s: float = 0.4
+    graft_s: float = 1.0
     """After an announcement, how long the message itself may take through the tree."""
-    graft_again_s: float = 0.3
+    graft_again_s: float = 0.5
     """How long a graft may take before the next neighbour is asked."""
+    shortcut_hops: int = 5
+    """A lazy neighbour over which a message would have come by so many links less takes the place of the eager one."""
+    shortcut_s: float = 5.0
+    """No more often than this: the tree must not change faster than messages go through it."""
     max_missing: int = 4096
     """Announced messages that are waited for."""
 
@@ -56,10 +60,12 @@ class RoomsConfig:
     digest_authors: int = 128
     silent_s: float = 32.0
     """A neighbour of whom nothing is heard for so long is none, though its link lives."""
-    repair_first_s: float = 0.6
+    repair_first_s: float = 1.5
     repair_s: float = 1.0
-    repair_tries: int = 8
-    """Then the gap is told to the app."""
+    """The first pause between two tries; each is longer by a quarter."""
+    repair_max_s: float = 4.0
+    repair_tries: int = 9
+    """Then the gap is told to the app: after 20 s. A neighbour whose link is dead is known to be so after 12."""
     want_max: int = 64
     """Messages asked for at once."""
     serve_per_s: int = 200
@@ -67,7 +73,7 @@ class RoomsConfig:
     """Messages that one neighbour gets out of our history."""
     welcome_s: float = 5.0
     """The list of members is told to one peer no more often."""
-    roster_s: float = 30.0
+    roster_s: float = 10.0
     """We ask for the list of members no more often."""
 
     # Members
@@ -111,10 +117,10 @@ class RoomsConfig:
     sample: int = 12
     """Members of the topic that are asked for at once."""
     search_s: float = 2.0
-    """The first pause of who found nobody; doubled up to `search_max_s`."""
+    """The first pause until the DHT is asked again; doubled up to `search_max_s` for who is alone."""
     search_max_s: float = 30.0
     island_s: float = 120.0
-    """Between two looks for members whom we do not know: a room that fell apart grows together again."""
+    """The same for others: a room that fell apart, or that two began at once, grows together."""
     linger_s: float = 10.0
     """How long a link that no room needs any more is kept."""
     leave_s: float = 0.5

@@ -33,6 +33,8 @@ from dht_atonce.rooms.wire import (
     Stream,
     Want,
     Why,
+    here_data,
+    here_of,
     signed_bytes,
     suspect_data,
     suspect_of,
@@ -47,6 +49,7 @@ Verify = Callable[[bytes, bytes, bytes], bool]
 Number = tuple[bytes, int, int, int]
 """What names a statement: whom it is of, session, stream, seq."""
 
+_FOR_EVER = float("inf")
 _MAX_EXPANDED = 1024  # statements that one message may ask for or announce
 _MAX_HOPS = 255
 _GUEST_SAYS_TO = 3
@@ -99,7 +102,7 @@ class Gossip:
         self.roster = Roster(config)
         self.authors = Authors(config, session)
         self.history = History(config)
-        self.tree: Plumtree[bytes, Number] = Plumtree(config)
+        self.tree: Plumtree[bytes, Number] = Plumtree(config, rng)
         self.mode = Mode.DIRECT
         self.session = session
         self.seq = 0
@@ -109,6 +112,7 @@ class Gossip:
         self.guest_of: bytes | None = None
         """A guest's way into the room."""
         self._own = own
+        self._name = ""
         self._room = room
         self._network_id = network_id
         self._config = config
@@ -117,8 +121,13 @@ class Gossip:
         self._sign = sign
         self._verify = verify
         self._counters = counters
-        self._said_at = -float("inf")
-        self._refuted_at = -float("inf")
+        self._late: list[Number] = []
+        """What did not come through the tree, and neighbours are to be told of."""
+        self._late_at = _FOR_EVER
+        self._asked: dict[Number, float] = {}
+        """What was asked for because a neighbour had it late, and when."""
+        self._said_at = -_FOR_EVER
+        self._refuted_at = -_FOR_EVER
         self._relay: Buckets[bytes] = Buckets(config.relay_per_s, config.relay_burst, config.max_authors)
         self._news: Buckets[bytes] = Buckets(config.news_per_s, config.news_burst, config.max_authors)
         self._serve: Buckets[bytes] = Buckets(config.serve_per_s, config.serve_burst, config.max_members)
@@ -129,7 +138,7 @@ class Gossip:
     @property
     def deadline(self) -> float:
         """When `on_time` has something to do."""
-        return min(self.tree.deadline, self.authors.deadline, self.roster.deadline)
+        return min(self._late_at, self.tree.deadline, self.authors.deadline, self.roster.deadline)
 
     @property
     def neighbours(self) -> list[bytes]:
@@ -174,12 +183,13 @@ class Gossip:
 
     def say_here(self, name: str, now: float, wall: float) -> None:
         """Tell all that we are here."""
-        self._tell(Stream.HERE, name.encode(), now, wall)
+        self._name = name
+        self._tell(Stream.HERE, now, wall)
 
     def say_gone(self, now: float, wall: float) -> None:
         """Tell all that we leave."""
         if self.news is not None:
-            self._tell(Stream.GONE, b"", now, wall)
+            self._tell(Stream.GONE, now, wall)
 
     def suspect(self, member: bytes, now: float, wall: float) -> None:
         """We cannot reach a member."""
@@ -189,7 +199,7 @@ class Gossip:
         data = suspect_data(member, known.session, known.seq)
         statement = self.make(Stream.SUSPECT, int(wall * 1_000_000), data)
         self.roster.on_suspect(member, statement, now)
-        self._push(statement, None, now, 1)
+        self._push(statement, None, now, 0)
         self._counters["rooms.suspected"] += 1
 
     def make(self, stream: int, seq: int, data: bytes) -> Statement:
@@ -239,14 +249,27 @@ class Gossip:
         if why == Why.DIRECT:
             self.tree.on_got(number)
         elif why == Why.TREE:
-            self._push(statement, source, now, min(message.hops + 1, _MAX_HOPS))
+            self._push(statement, source, now, message.hops)
         else:
-            self.tree.on_new(number, source, now, push=False)
+            self._spread(number, now)
         return True
 
     def on_have(self, source: bytes, message: Have, now: float) -> None:
         """A neighbour announces statements."""
-        self.tree.on_have(source, [number for number in _expand(message.ranges) if not self._has(number)], now)
+        numbers = _expand(message.ranges)
+        new = [number for number in numbers if not self._has(number)]
+        if message.is_late:
+            new = [number for number in new if self._ask_late(number, now)]
+            for ranges in _pages(ranges_of(new)):
+                self._outbox.say(source, Want(self._room, ranges, False))
+            return
+        self.tree.on_have(source, new, now)
+        if numbers and (not new or new[0] != numbers[0]):
+            replaced = self.tree.on_shorter(source, numbers[0], message.hops, now)
+            if replaced is not None:
+                self._counters["rooms.shortcuts"] += 1
+                self._outbox.say(source, Want(self._room, [], True))
+                self._outbox.say(replaced, Prune(self._room))
 
     def on_want(self, source: bytes, message: Want, now: float) -> None:
         """Somebody asks for statements."""
@@ -267,24 +290,29 @@ class Gossip:
             self._counters["rooms.asked_by_digest"] += 1
             self._outbox.say(source, Want(self._room, ranges, False))
 
-    def on_member(self, statement: Statement, wall: float) -> bool:
-        """A list of members has this one: whether it is news."""
+    def on_member(self, statement: Statement, now: float, wall: float) -> None:
+        """A list of members has this one."""
         if statement.stream != Stream.HERE or statement.author == self._own:
-            return False
+            return
         if self.roster.has(statement.author, statement.session, statement.seq):
-            return False
-        if not self.is_genuine(statement) or not self.roster.is_acceptable(statement, wall):
-            return False
-        return self.roster.on_here(statement)
+            return
+        if self.roster.is_acceptable(statement, wall) and self.is_genuine(statement) and self.roster.on_here(statement):
+            self._spread(self._number(statement), now)
 
     def on_time(self, now: float) -> None:
         """Time has passed."""
         for peer, numbers in self.tree.take_haves(now):
+            hops = min(self.tree.hops(numbers[0]) + 1, _MAX_HOPS)
             for ranges in _pages(ranges_of(numbers)):
-                self._outbox.say(peer, Have(self._room, ranges))
+                self._outbox.say(peer, Have(self._room, ranges, hops, False))
+                hops = _MAX_HOPS  # said of the first only
+        if now >= self._late_at:
+            late, self._late, self._late_at = self._late, [], _FOR_EVER
+            for ranges in _pages(ranges_of(late)):
+                self._outbox.say_all(self.neighbours, Have(self._room, ranges, 0, True))
         for peer, numbers in self.tree.take_grafts(now):
             numbers = [number for number in numbers if not self._has(number)]
-            for ranges in _pages(ranges_of(numbers)):
+            for ranges in _pages(ranges_of(numbers)) or [[]]:
                 self._counters["rooms.grafts"] += 1
                 self._outbox.say(peer, Want(self._room, ranges, True))
         if now >= self.authors.deadline:
@@ -295,14 +323,33 @@ class Gossip:
 
     # --- inside ---
 
-    def _tell(self, stream: int, data: bytes, now: float, wall: float) -> None:
+    def _tell(self, stream: int, now: float, wall: float) -> None:
+        data = here_data(self.seq, self._name)
         last = self.news.seq if self.news is not None else 0
         self.news = self.make(stream, max(int(wall * 1_000_000), last + 1), data)
-        self._push(self.news, None, now, 1)
+        self._push(self.news, None, now, 0)
 
     def _push(self, statement: Statement, source: bytes | None, now: float, hops: int) -> None:
-        targets = self.tree.on_new(self._number(statement), source, now)
-        self._outbox.say_all(targets, Say(self._room, statement, Why.TREE, hops))
+        """`hops`: over how many links it came to us."""
+        targets = self.tree.on_new(self._number(statement), source, now, hops=hops)
+        self._outbox.say_all(targets, Say(self._room, statement, Why.TREE, min(hops + 1, _MAX_HOPS)))
+
+    def _spread(self, number: Number, now: float) -> None:
+        """What did not come through the tree: have our neighbours ask for it, if they lack it too."""
+        self.tree.on_got(number)
+        if self.neighbours:
+            self._late.append(number)
+            self._late_at = min(self._late_at, now + self._config.have_s)
+
+    def _ask_late(self, number: Number, now: float) -> bool:
+        """Whether to ask for it: several neighbours announce the same."""
+        if self._asked.get(number, -_FOR_EVER) > now - self._config.repair_s:
+            return False
+        self._asked.pop(number, None)
+        self._asked[number] = now
+        if len(self._asked) > self._config.max_missing:
+            del self._asked[next(iter(self._asked))]
+        return True
 
     def _number(self, statement: Statement) -> Number:
         """Raises `WireError`."""
@@ -340,8 +387,10 @@ class Gossip:
             member, _, _ = suspect_of(statement.data)
             self.roster.on_suspect(member, statement, now)
             return True
-        if len(statement.data) > self._config.max_name_bytes or not self.roster.is_acceptable(statement, wall):
+        if not self.roster.is_acceptable(statement, wall):
             return False
+        said, _ = here_of(statement.data)
+        self.authors.on_hint(statement.author, statement.session, said)
         if stream == Stream.GONE:
             self.roster.on_gone(statement)
             return True
@@ -352,7 +401,7 @@ class Gossip:
         if self.news is not None and self.news.stream == Stream.HERE and now >= self._refuted_at + _REFUTE_S:
             self._refuted_at = now
             self._counters["rooms.refuted"] += 1
-            self._tell(Stream.HERE, self.news.data, now, wall)
+            self._tell(Stream.HERE, now, wall)
 
     def _find(self, number: Number) -> tuple[Statement, int] | None:
         """What others may have of us, and over how many links it came."""

@@ -49,6 +49,9 @@ __all__ = ["RoomMachine"]
 
 _FOR_EVER = float("inf")
 _MAX_EARLY = 256  # messages that come before we are in
+_MAX_WAITING = 64
+_ROUNDS = 2  # in which those are asked again who came when we did
+_ROUND_S = 0.4
 _MAX_LIES = 4
 _MAX_LIARS = 1024  # that are remembered
 
@@ -100,6 +103,11 @@ class RoomMachine:
         self._contact: bytes | None = None
         """Whom we asked to let us in."""
         self._contact_until = _FOR_EVER
+        self._not_yet: list[bytes] = []
+        """Candidates that were not in themselves when we asked."""
+        self._rounds = 0
+        self._waiting: dict[bytes, Join] = {}
+        """Who came when we did, and waits for us to be in."""
         self._early: list[tuple[bytes, Say]] = []
         self._events: list[RoomEvent] = []
         self._past_left = 0
@@ -206,6 +214,10 @@ class RoomMachine:
                 self._on_past(source, message)
             case Welcome():
                 self._on_welcome(source, message, now, wall)
+            case NeighbourReply() if source == self._contact:
+                if not message.accepted:  # it is not in itself
+                    self._not_yet.append(source)
+                    self._ask_next(now, wall)
             case _ if self._guest:
                 self.counters["rooms.not_for_guests"] += 1
             case Join():
@@ -298,7 +310,12 @@ class RoomMachine:
             self._past_left = self._last if self._state is _State.JOINING else 0
             self.outbox.say(self._contact, Join(self.room, self._guest, self._past_left))
         elif self._state is _State.JOINING:
-            self._come_in(now, wall)
+            if self._not_yet and self._rounds < _ROUNDS:
+                self._rounds += 1
+                self._candidates, self._not_yet = self._not_yet, []
+                self._contact_until = now + _ROUND_S
+            else:
+                self._come_in(now, wall)
 
     def _come_in(self, now: float, wall: float) -> None:
         self._state = _State.IN
@@ -306,6 +323,9 @@ class RoomMachine:
             self._digest_at = now + self._config.digest_s * self._rng.random()
             self.views.start(now)
             self._say_here(now, wall)
+        waiting, self._waiting = self._waiting, {}
+        for source, join in waiting.items():
+            self._on_join(source, join, now)
         early, self._early = self._early, []
         for source, message in early:
             self._on_say(source, message, now, wall)
@@ -327,11 +347,9 @@ class RoomMachine:
             self.counters["rooms.unasked"] += 1
             return
         for statement, highest in message.members:
-            if self.gossip.on_member(statement, wall):
-                number = (statement.author, statement.session, Stream.HERE, statement.seq)
-                self.gossip.tree.on_new(number, None, now, push=False)
             if statement.author != self._own:
                 self.gossip.authors.on_hint(statement.author, statement.session, highest)
+            self.gossip.on_member(statement, now, wall)
         for entry in message.authors:
             if entry.author != self._own:
                 self.gossip.authors.on_hint(entry.author, entry.session, entry.highest)
@@ -348,9 +366,11 @@ class RoomMachine:
 
     def _on_join(self, source: bytes, message: Join, now: float) -> None:
         if self._state is not _State.IN:
-            # Two that came at once and ask each other would wait in vain.
-            self.outbox.say(source, Welcome(self.room, [], [], False))
-            self.views.on_join(source, now)
+            # Of those who come at the same time the higher key waits for the lower one: so nobody waits in a circle.
+            if self._own < source and len(self._waiting) < _MAX_WAITING:
+                self._waiting[source] = message
+            else:
+                self.outbox.say(source, NeighbourReply(self.room, False))
             return
         self._doorman.on_join(source, message.last, now)
         if not message.guest:
@@ -405,6 +425,7 @@ class RoomMachine:
     def _settle_changes(self, now: float) -> None:
         """Neighbours that are new, and those that are none any more."""
         for peer, is_up in self.views.take_changes():
+            self.counters["rooms.neighbours_changed"] += 1
             if is_up:
                 self.gossip.tree.on_up(peer)
                 self._heard[peer] = now

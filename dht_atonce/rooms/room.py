@@ -264,10 +264,10 @@ class Room:
         config, rng = self._config, self._ground.rng
         pause_s = config.search_s
         while True:
-            is_alone = self.machine.is_alone
-            await asyncio.sleep((pause_s if is_alone else config.island_s) * (0.75 + 0.5 * rng.random()))
-            pause_s = min(2 * pause_s, config.search_max_s) if is_alone else config.search_s
+            await asyncio.sleep(pause_s * (0.75 + 0.5 * rng.random()))
             self._candidates(await self._sample())
+            # Who came at the same time as others may have formed a room beside theirs: that shows soon.
+            pause_s = min(2 * pause_s, config.search_max_s if self.machine.is_alone else config.island_s)
 
     def _pump(self) -> list[Receipt]:
         """Send, tell the app, set the timer."""

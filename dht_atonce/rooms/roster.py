@@ -13,7 +13,7 @@ import hashlib
 from typing import NamedTuple
 
 from dht_atonce.rooms.config import RoomsConfig
-from dht_atonce.rooms.wire import Statement
+from dht_atonce.rooms.wire import Statement, here_of
 
 __all__ = ["Change", "Roster"]
 
@@ -35,7 +35,7 @@ class _Member:
 
     def __init__(self, statement: Statement) -> None:
         self.statement = statement
-        self.name = statement.data.decode(errors="replace")
+        _, self.name = here_of(statement.data)
         self.suspect_until = _FOR_EVER
         self.suspicion: Statement | None = None
 
@@ -114,7 +114,9 @@ class Roster:
         return known.suspicion if known is not None else None
 
     def is_acceptable(self, statement: Statement, wall: float) -> bool:
-        """Whether a HERE is neither too old nor from the future."""
+        """Whether it says something, and is neither too old nor from the future."""
+        if not 8 <= len(statement.data) <= 8 + self._config.max_name_bytes:
+            return False
         said_s = statement.seq / 1_000_000
         return wall - self._config.here_life_s < said_s < wall + _AHEAD_S
 

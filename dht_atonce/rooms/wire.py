@@ -36,6 +36,8 @@ __all__ = [
     "Welcome",
     "Whisper",
     "Why",
+    "here_data",
+    "here_of",
     "read_message",
     "signed_bytes",
     "suspect_data",
@@ -55,7 +57,7 @@ class Stream:
     SHOUT: Final = 0
     """`seq` counts the author's shouts of this session from 1; `data` is the app's."""
     HERE: Final = 1
-    """`seq` is the author's time in µs; `data` is its name."""
+    """`seq` is the author's time in µs; `data` is how many shouts it made, u64 big-endian, and its name."""
     GONE: Final = 2
     """It has left; `seq` as for HERE."""
     SUSPECT: Final = 3
@@ -193,6 +195,10 @@ class Have(WireStruct, tag=9, frozen=True):
 
     room: Bytes20
     ranges: Annotated[list[Range], Meta(max_length=MAX_ENTRIES)]
+    hops: U8
+    """Over how many links the first of them would come to the receiver; nobody vouches for it."""
+    is_late: bool
+    """They did not come through the tree, and nobody need wait whether they do."""
 
 
 class Want(WireStruct, tag=10, frozen=True):
@@ -278,6 +284,18 @@ def signed_bytes(
     """What an author signs. All before `data` has a fixed length."""
     numbers = session.to_bytes(8, "big") + bytes([stream]) + seq.to_bytes(8, "big")
     return b"".join((_CONTEXT, network_id, room, author, numbers, data))
+
+
+def here_data(said: int, name: str) -> bytes:
+    """The `data` of a HERE."""
+    return said.to_bytes(8, "big") + name.encode()
+
+
+def here_of(data: bytes) -> tuple[int, str]:
+    """The reverse. Raises `WireError`."""
+    if len(data) < 8:
+        raise WireError("a HERE has 8 bytes at least")
+    return int.from_bytes(data[:8], "big"), data[8:].decode(errors="replace")
 
 
 def suspect_data(member: bytes, session: int, version: int) -> bytes:
