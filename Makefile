@@ -89,6 +89,10 @@ bench-flood: $(STAMP) ## Measure a node under 20,000 spoofed packets a second (f
 bench-topics: $(STAMP) ## List a topic of a thousand members in a simulated network (two minutes; ARGS='NODES MEMBERS SAMPLES')
 	@$(BIN)/python benchmarks/topics.py $(ARGS)
 
+.PHONY: bench-rooms
+bench-rooms: $(STAMP) ## Shout in a room of a thousand in the virtual world (a quarter of an hour; ARGS='MEMBERS SHOUTS')
+	@$(BIN)/python benchmarks/rooms.py $(ARGS)
+
 # The newest versions that fit pyproject.toml, tried out in an environment of their own; run the tests afterwards.
 .PHONY: constraints
 constraints: ## Renew constraints.txt

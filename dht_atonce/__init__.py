@@ -30,6 +30,8 @@ from dht_atonce.identity import Identity, PeerId
 from dht_atonce.messaging.inbox import Message
 from dht_atonce.peer import Peer
 from dht_atonce.records import MembershipRecord, PresenceRecord, ValueRecord
+from dht_atonce.rooms.events import Entered, Left, Missed, Said, Whispered
+from dht_atonce.rooms.room import Room
 
 __all__ = [
     "Address",
@@ -37,16 +39,19 @@ __all__ = [
     "ClockWrong",
     "DeliveryUnknown",
     "DhtNode",
+    "Entered",
     "EntryFailed",
     "FindResult",
     "Identity",
     "IdentityInUse",
     "KeyChange",
     "KeyWatch",
+    "Left",
     "MembershipRecord",
     "Message",
     "MessageTooLarge",
     "MessagingConfig",
+    "Missed",
     "NetworkConfig",
     "NetworkMismatch",
     "NotAccepted",
@@ -62,8 +67,11 @@ __all__ = [
     "ProfileInUse",
     "PublishResult",
     "QueueFull",
+    "Room",
+    "Said",
     "SeedUrl",
     "SeedUrlError",
     "ValueRecord",
     "WatchEvent",
+    "Whispered",
 ]

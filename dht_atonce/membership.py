@@ -30,7 +30,7 @@ OnEvent = Callable[[str, dict[str, Any]], None]
 OnStarted = Callable[[DhtNode, Messenger], None]
 """Called once, when node and messenger are there and before anybody can reach them."""
 
-CAPABILITIES = ("msg1",)
+CAPABILITIES = ("msg1", "room1")
 """What we serve, as presence records say it."""
 
 _SAVED_CONTACTS = 50

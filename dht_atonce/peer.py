@@ -21,6 +21,8 @@ from dht_atonce.messaging.messenger import Messenger
 from dht_atonce.messaging.receipts import Receipt
 from dht_atonce.profile import Profile
 from dht_atonce.records import GONE, PresenceRecord, presence_key
+from dht_atonce.rooms.room import Room
+from dht_atonce.rooms.rooms import Rooms
 
 __all__ = ["Peer"]
 
@@ -50,7 +52,8 @@ class Peer:
         self.counters = membership.counters
         """What happened, by name: for operators and tests."""
         self._membership = membership
-        self._features: list[Feature] = []
+        self._rooms = Rooms()
+        self._features: list[Feature] = [self._rooms]
         membership.on_started = self._start
 
     @property
@@ -197,6 +200,18 @@ class Peer:
         was sent; `DeliveryUnknown` if it was sent and no acknowledgement came within `timeout_s` (default 10).
         """
         await self._membership.messenger.send(_peer_id(to), data, timeout_s)
+
+    def join(self, topic: str, *, name: str = "", last: int = 0, guest: bool = False) -> Room:
+        """Take part in a room, where everybody hears what anybody says: `async with peer.join("room") as room:`.
+
+        topic: the room's name, 1 to 64 characters; to know it is all that it takes to come in.
+        name: what the others see beside our `PeerId`, at most 64 B.
+        last: so many of the latest shouts are heard first, at most 256; as many as a member has kept.
+        guest: only to say something: nobody is told that we came, and we hear nothing. A transient peer is always one.
+
+        Raises `PeerClosed`; ValueError for what is out of its bounds, for a room that we are in, and beyond 64 rooms.
+        """
+        return self._rooms.join(topic, name=name, last=last, guest=guest)
 
     async def set_status(self, status: str) -> PublishResult:
         """Say how we are (`online`, `away`, `busy` or a word of the app's, at most 32 B) in a new presence record.

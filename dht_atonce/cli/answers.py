@@ -3,15 +3,16 @@
 import time
 from typing import Any
 
-from dht_atonce.cli.control import Lookup, Request, Send, Status
+from dht_atonce.cli.control import Hear, Lookup, Notify, Request, Send, Status
+from dht_atonce.cli.rooms import RoomKeeper
 from dht_atonce.peer import Peer
 from dht_atonce.records import PresenceRecord
 
 __all__ = ["answer"]
 
 
-async def answer(peer: Peer, request: Request) -> dict[str, Any]:
-    """Do what is asked of `peer`. Raises what `Peer` raises."""
+async def answer(peer: Peer, rooms: RoomKeeper, request: Request) -> dict[str, Any]:
+    """Do what is asked of `peer`, whose rooms are kept by `rooms`. Raises what `Peer` raises."""
     began = time.perf_counter()
     match request:
         case Status():
@@ -29,6 +30,10 @@ async def answer(peer: Peer, request: Request) -> dict[str, Any]:
         case Send(who, data, timeout_s):
             await peer.send(who, data, timeout_s)
             return {"elapsed_ms": _ms_since(began)}
+        case Notify(topic, data):
+            return {"members": await rooms.notify(topic, data), "elapsed_ms": _ms_since(began)}
+        case Hear(topic, listener, last, waits):
+            return {"events": await rooms.hear(topic, listener, last, waits=waits)}
 
 
 def _status(peer: Peer) -> dict[str, Any]:

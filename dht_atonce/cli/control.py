@@ -17,7 +17,7 @@ from msgspec import Meta
 from dht_atonce import errors
 from dht_atonce.errors import AtOnceError, ControlError
 
-__all__ = ["ControlClient", "Lookup", "Request", "Send", "Status", "serve"]
+__all__ = ["ControlClient", "Hear", "Lookup", "Notify", "Request", "Send", "Status", "serve"]
 
 SOCKET = "control.sock"
 _MAX_LINE = 256 * 1024
@@ -28,6 +28,7 @@ _SEND_S = 10.0  # what the library waits for if a Send says nothing
 _SPARE_S = 5.0  # beyond what an answer may take: the process may be busy, or stopped
 
 PeerText = Annotated[str, Meta(max_length=64)]
+TopicText = Annotated[str, Meta(min_length=1, max_length=64)]
 
 
 class Status(msgspec.Struct, tag="status", tag_field="op"):
@@ -64,7 +65,35 @@ class Send(msgspec.Struct, tag="send", tag_field="op"):
         return (self.timeout_s or _SEND_S) + _SPARE_S
 
 
-Request = Status | Lookup | Send
+class Notify(msgspec.Struct, tag="notify", tag_field="op"):
+    """Say something to everybody in a room."""
+
+    topic: TopicText
+    data: bytes
+
+    @property
+    def patience_s(self) -> float:
+        """How long the answer may take: coming in, and the acknowledgements."""
+        return 60.0 + _SPARE_S
+
+
+class Hear(msgspec.Struct, tag="hear", tag_field="op"):
+    """What has happened in a room since this listener asked last."""
+
+    topic: TopicText
+    listener: Annotated[str, Meta(min_length=8, max_length=64)]
+    """A word of the listener's own, the same each time."""
+    last: Annotated[int, Meta(ge=0, le=256)] = 0
+    waits: bool = True
+    """A while, for something to happen."""
+
+    @property
+    def patience_s(self) -> float:
+        """How long the answer may take: coming in, and then waiting."""
+        return 60.0 + _SPARE_S
+
+
+Request = Status | Lookup | Send | Notify | Hear
 Handler = Callable[[Request], Awaitable[dict[str, Any]]]
 
 _DECODER = msgspec.json.Decoder(Request)

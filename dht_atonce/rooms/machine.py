@@ -122,6 +122,11 @@ class RoomMachine:
     # --- getters ---
 
     @property
+    def is_guest(self) -> bool:
+        """Whether we are there only to say something."""
+        return self._guest
+
+    @property
     def is_in(self) -> bool:
         """Whether we came in: with the list of members, or alone."""
         return self._state is _State.IN

@@ -98,7 +98,7 @@ class Room:
     async def enter(self) -> None:
         """Come in: find a member and learn who is there. Nobody there is no error: who comes later will find us."""
         try:
-            if not self._ground.is_guest:
+            if not self.machine.is_guest:
                 self._tasks.start(self._announce(), f"announce {self.topic}")
             sample = await self._sample()
             self._candidates(sample)
@@ -108,7 +108,7 @@ class Room:
             except TimeoutError:
                 self._candidates([])  # none of them lets us in: as if nobody were there
             self.connect_all()
-            if not self._ground.is_guest:
+            if not self.machine.is_guest:
                 self._tasks.start(self._look_around(), f"look around in {self.topic}")
         except BaseException:
             await self.leave()
@@ -127,7 +127,7 @@ class Room:
         await self._tasks.aclose()
         self._on_end(self)
         self._arrived.set()
-        if not self._ground.is_guest:
+        if not self.machine.is_guest:
             with contextlib.suppress(TimeoutError, AtOnceError):
                 async with asyncio.timeout(self._config.leave_s / 2):
                     await self._ground.withdraw(self.topic)

@@ -94,7 +94,7 @@ class Rooms:
 
     # --- the app's side ---
 
-    def join(self, topic: str, *, name: str = "", last: int = 0) -> Room:
+    def join(self, topic: str, *, name: str = "", last: int = 0, guest: bool = False) -> Room:
         """As `Peer.join`."""
         config = self._config
         if not 1 <= len(topic) <= _MAX_TOPIC:
@@ -119,7 +119,7 @@ class Rooms:
             session=self._session,
             name=name,
             last=last,
-            guest=ground.is_guest,
+            guest=guest or ground.is_guest,
             config=config,
             rng=ground.rng,
             sign=ground.identity.sign,
