@@ -40,7 +40,7 @@ def tell_links(members: list[Member]) -> None:
 
 async def shouts(what: str, members: list[Member], count: int, rng: random.Random, wait_s: float) -> None:
     """Have members at random shout, and tell who heard it."""
-    before: Counter[str] = sum((member.counters for member in members), Counter())
+    before = counted(members)
     at = {member: len(member.events) for member in members}
     began = time.process_time()
     expected: Counter[bytes] = Counter()
@@ -56,7 +56,7 @@ async def shouts(what: str, members: list[Member], count: int, rng: random.Rando
     await asyncio.sleep(wait_s)
     got = heard(members, at)
     hops = sorted(hop for member in members for hop in hops_of(member, at[member]))
-    spent: Counter[str] = sum((member.counters for member in members), Counter()) - before
+    spent = counted(members) - before
     total = sum(expected.values())
     twice = sum(n - expected[data] for data, n in got.items() if n > expected[data])
     print(f"{what}: {count} shouts to {len(members) - 1} others each")
@@ -69,6 +69,13 @@ async def shouts(what: str, members: list[Member], count: int, rng: random.Rando
     print(
         f"  CPU {1000 * (time.process_time() - began) / count / len(members):.2f} ms per shout and member", flush=True
     )
+
+
+def counted(members: list[Member]) -> Counter[str]:
+    total: Counter[str] = Counter()
+    for member in members:
+        total.update(member.counters)
+    return total
 
 
 def heard(members: list[Member], at: dict[Member, int]) -> Counter[bytes]:

@@ -71,8 +71,9 @@ class RoomsConfig:
     serve_per_s: int = 200
     serve_burst: int = 1024
     """Messages that one neighbour gets out of our history."""
-    welcome_s: float = 5.0
-    """The list of members is told to one peer no more often."""
+    welcomes_per_s: int = 1
+    welcomes: int = 5
+    """At once. The list of members is told to one peer no more often."""
     roster_s: float = 10.0
     """We ask for the list of members no more often."""
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+from dht_atonce.dht.gate import Buckets
 from dht_atonce.rooms.config import RoomsConfig
 from dht_atonce.rooms.gossip import Gossip
 from dht_atonce.rooms.outbox import Outbox
@@ -16,7 +17,7 @@ _PAGE = 200
 
 
 class Doorman:
-    """Tells each peer all of it, but not again at once: it can be a hundred kilobytes."""
+    """Tells each peer all of it, but not again and again: it can be a hundred kilobytes."""
 
     def __init__(
         self, room: bytes, config: RoomsConfig, gossip: Gossip, outbox: Outbox, counters: Counter[str]
@@ -26,22 +27,26 @@ class Doorman:
         self._gossip = gossip
         self._outbox = outbox
         self._counters = counters
-        self._welcomed: dict[bytes, float] = {}
+        self._welcomes: Buckets[bytes] = Buckets(config.welcomes_per_s, config.welcomes, config.max_members)
 
-    def on_join(self, newcomer: bytes, last: int, now: float) -> None:
-        """Somebody wants to be let in, and to hear the `last` shouts."""
-        if last and self._welcomed.get(newcomer, _LONG_AGO) <= now - self._config.welcome_s:
+    def on_join(self, newcomer: bytes, last: int, now: float) -> bool:
+        """Somebody wants to be let in, and to hear the `last` shouts; False: it comes too often."""
+        if not self._welcomes.take(newcomer, now):
+            self._counters["rooms.welcomed_enough"] += 1
+            return False
+        if last:
             self._tell_past(newcomer, min(last, self._config.max_last))
-        self.tell_roster(newcomer, now)
+        self._tell_roster(newcomer, now)
+        return True
 
-    def tell_roster(self, to: bytes, now: float) -> None:
+    def on_ask(self, source: bytes, now: float) -> None:
         """Somebody wants to know who is there."""
-        again_at = now - self._config.welcome_s
-        if self._welcomed.get(to, _LONG_AGO) > again_at:
-            self._counters["rooms.welcomed_already"] += 1
-            return
-        self._welcomed = {one: at for one, at in self._welcomed.items() if at > again_at}
-        self._welcomed[to] = now
+        if self._welcomes.take(source, now):
+            self._tell_roster(source, now)
+
+    # --- inside ---
+
+    def _tell_roster(self, to: bytes, now: float) -> None:
         gossip = self._gossip
         members = [(one, gossip.authors.highest(one.author)) for one in gossip.roster.statements()]
         others = [one for one in gossip.entries(now, _LONG_AGO) if one.author not in gossip.roster]

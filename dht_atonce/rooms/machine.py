@@ -240,7 +240,7 @@ class RoomMachine:
             case ShuffleReply():
                 self.views.on_shuffle_reply(source, message)
             case AskRoster():
-                self._doorman.tell_roster(source, now)
+                self._doorman.on_ask(source, now)
         self._settle_changes(now)
 
     def on_linked(self, peer: bytes) -> None:
@@ -377,7 +377,9 @@ class RoomMachine:
             else:
                 self.outbox.say(source, NeighbourReply(self.room, False))
             return
-        self._doorman.on_join(source, message.last, now)
+        if not self._doorman.on_join(source, message.last, now):
+            self.outbox.say(source, NeighbourReply(self.room, False))
+            return
         if not message.guest:
             self.views.on_join(source, now)
 

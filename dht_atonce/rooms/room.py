@@ -28,6 +28,7 @@ _WAIT_S = 1.0  # for the slowest member: then it has to repair
 _YIELD_EVERY = 32
 _PACE_S = 0.01
 _ENTER_S = 20.0
+_ANNOUNCE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +97,11 @@ class Room:
         await self.leave()
 
     async def enter(self) -> None:
-        """Come in: find a member and learn who is there. Nobody there is no error: who comes later will find us."""
+        """Come in: find a member, learn who is there, and be found by who comes later. Nobody there is no error."""
+        announcing = None
         try:
             if not self.machine.is_guest:
-                self._tasks.start(self._announce(), f"announce {self.topic}")
+                announcing = self._tasks.start(self._announce(), f"announce {self.topic}")
             sample = await self._sample()
             self._candidates(sample)
             try:
@@ -108,6 +110,8 @@ class Room:
             except TimeoutError:
                 self._candidates([])  # none of them lets us in: as if nobody were there
             self.connect_all()
+            if announcing is not None:
+                await asyncio.wait([announcing], timeout=_ANNOUNCE_S)
             if not self.machine.is_guest:
                 self._tasks.start(self._look_around(), f"look around in {self.topic}")
         except BaseException:
