@@ -187,8 +187,10 @@ class Gossip:
         self._tell(Stream.HERE, now, wall)
 
     def say_gone(self, now: float, wall: float) -> None:
-        """Tell all that we leave."""
+        """Tell all that we leave: every neighbour, as nobody can ask us for it afterwards."""
         if self.news is not None:
+            for peer in self.neighbours:
+                self.tree.on_graft(peer)
             self._tell(Stream.GONE, now, wall)
 
     def suspect(self, member: bytes, now: float, wall: float) -> None:

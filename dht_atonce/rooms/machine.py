@@ -437,6 +437,8 @@ class RoomMachine:
                 self.gossip.tree.on_up(peer)
                 self._heard[peer] = now
                 self._digests.greet(peer, now)
+                if len(self.views.active) == 1 and self._state is _State.IN:
+                    self._here_at = now  # what we said before was heard by nobody
             else:
                 self.gossip.tree.on_down(peer, now)
                 self._heard.pop(peer, None)
