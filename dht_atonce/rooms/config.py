@@ -86,6 +86,8 @@ class RoomsConfig:
     """Who has not said so for so long has left."""
     lost_s: float = 3.0
     """How long a broken link to a neighbour may take to come back before others are told."""
+    probe_s: float = 60.0
+    """Between two looks whether some member at random can be reached."""
     suspect_s: float = 10.0
     """How long a suspect has for its answer."""
     max_gone: int = 4096

@@ -53,6 +53,7 @@ _FOR_EVER = float("inf")
 _MAX_EXPANDED = 1024  # statements that one message may ask for or announce
 _MAX_HOPS = 255
 _GUEST_SAYS_TO = 3
+_LAST_WORDS_TO = 3
 _REFUTE_S = 1.0
 _RANGES = 256  # of one message
 
@@ -187,11 +188,17 @@ class Gossip:
         self._tell(Stream.HERE, now, wall)
 
     def say_gone(self, now: float, wall: float) -> None:
-        """Tell all that we leave: every neighbour, as nobody can ask us for it afterwards."""
-        if self.news is not None:
-            for peer in self.neighbours:
-                self.tree.on_graft(peer)
-            self._tell(Stream.GONE, now, wall)
+        """Tell all that we leave: those whom we reach, as nobody can ask us for it afterwards."""
+        if self.news is None:
+            return
+        for peer in self.neighbours:
+            self.tree.on_graft(peer)
+        self._tell(Stream.GONE, now, wall)
+        # Our neighbours may be leaving as well.
+        others = [member for member in self.roster.keys() if member not in self.tree.eager]  # noqa: SIM118 # no dict
+        if self.mode == Mode.TREE:
+            others = self._rng.sample(others, min(_LAST_WORDS_TO, len(others)))
+        self._outbox.say_all(others, Say(self._room, self.news, Why.TREE, 1))
 
     def suspect(self, member: bytes, now: float, wall: float) -> None:
         """We cannot reach a member."""

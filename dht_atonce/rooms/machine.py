@@ -116,6 +116,9 @@ class RoomMachine:
         self._broken: dict[bytes, float] = {}
         """Neighbours whose link broke, and until when it may come back."""
         self._lies: Counter[bytes] = Counter()
+        self._probed: dict[bytes, float] = {}
+        """Members that we try to reach only to know whether they are there, and since when."""
+        self._probe_at = _FOR_EVER
         self._digest_at = _FOR_EVER
         self._here_at = _FOR_EVER
 
@@ -145,7 +148,7 @@ class RoomMachine:
     def deadline(self) -> float:
         """When `on_time` has something to do."""
         broken = min(self._broken.values(), default=_FOR_EVER)
-        ours = min(self._contact_until, self._digest_at, self._here_at, broken)
+        ours = min(self._contact_until, self._probe_at, self._digest_at, self._here_at, broken)
         return min(ours, self.gossip.deadline, self.views.deadline)
 
     @property
@@ -192,7 +195,7 @@ class RoomMachine:
             self.gossip.on_time(_FOR_EVER)
             self.views.leave()
         self._state = _State.LEFT
-        self._contact_until = self._digest_at = self._here_at = _FOR_EVER
+        self._contact_until = self._probe_at = self._digest_at = self._here_at = _FOR_EVER
 
     # --- inputs ---
 
@@ -245,6 +248,7 @@ class RoomMachine:
 
     def on_linked(self, peer: bytes) -> None:
         """There is a link to it."""
+        self._probed.pop(peer, None)
         self._broken.pop(peer, None)
 
     def on_unlinked(self, peer: bytes, now: float, wall: float) -> None:
@@ -256,8 +260,10 @@ class RoomMachine:
         if peer in self.views.active and peer not in self._broken:
             self._broken[peer] = now + self._config.lost_s
             self._digests.say([peer], now)  # which dials it
-        elif peer in self.views.active or peer in self.views.asked:
+        elif peer in self.views.active or peer in self.views.asked or peer in self._probed:
             self._on_lost(peer, now, wall)
+        elif self.gossip.mode == Mode.DIRECT and peer in self.gossip.roster:
+            self._probe(peer, now)
         self._settle_changes(now)
 
     def on_time(self, now: float, wall: float) -> None:
@@ -279,6 +285,12 @@ class RoomMachine:
                     self.counters["rooms.silent"] += 1
                     self._on_lost(peer, now, wall)
             self._digests.say(list(self.views.active), now)
+        if now >= self._probe_at:
+            # Whose neighbours all went at once is missed by nobody else.
+            self._probe_at = now + config.probe_s * (0.75 + 0.5 * self._rng.random())
+            others = [one for one in self.gossip.roster.keys() if one not in self.views.active]  # noqa: SIM118 # no dict
+            if others:
+                self._probe(self._rng.choice(others), now)
         if now >= self._here_at:
             self._say_here(now, wall)
         if now >= self.views.deadline:
@@ -326,6 +338,7 @@ class RoomMachine:
         self._state = _State.IN
         if not self._guest:
             self._digest_at = now + self._config.digest_s * self._rng.random()
+            self._probe_at = now + self._config.probe_s * self._rng.random()
             self.views.start(now)
             self._say_here(now, wall)
         waiting, self._waiting = self._waiting, {}
@@ -424,10 +437,15 @@ class RoomMachine:
     def _on_lost(self, peer: bytes, now: float, wall: float) -> None:
         """A neighbour cannot be reached."""
         self._broken.pop(peer, None)
-        was_neighbour = peer in self.views.active
+        self._probed.pop(peer, None)
         self.views.on_failed(peer, now)
-        if was_neighbour:
-            self.gossip.suspect(peer, now, wall)
+        self.gossip.suspect(peer, now, wall)
+
+    def _probe(self, peer: bytes, now: float) -> None:
+        """Whether it can be reached: a digest, which dials it; if not, `on_unlinked` says so."""
+        self._probed = {one: at for one, at in self._probed.items() if at > now - self._config.neighbour_s}
+        self._probed[peer] = now
+        self._digests.say([peer], now)
 
     def _settle_changes(self, now: float) -> None:
         """Neighbours that are new, and those that are none any more."""
