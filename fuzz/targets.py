@@ -9,6 +9,7 @@ import itertools
 import json
 import random
 import zlib
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -42,6 +43,34 @@ from dht_atonce.identity import Identity, NodeKey, PeerId
 from dht_atonce.messaging import frames
 from dht_atonce.profile import Profile, State
 from dht_atonce.records import MembershipRecord, PresenceRecord, RecordParser, ValueRecord
+from dht_atonce.rooms.config import RoomsConfig
+from dht_atonce.rooms.machine import RoomMachine
+from dht_atonce.rooms.wire import (
+    AskRoster,
+    Digest,
+    Disconnect,
+    Entry,
+    ForwardJoin,
+    Have,
+    Join,
+    Neighbour,
+    NeighbourReply,
+    Past,
+    Prune,
+    Range,
+    RoomMessage,
+    Say,
+    Shuffle,
+    ShuffleReply,
+    Statement,
+    Want,
+    Welcome,
+    Whisper,
+    here_data,
+    read_message,
+    suspect_data,
+    write_message,
+)
 
 __all__ = ["REQUESTS", "TARGETS", "FuzzedNode", "Target", "make"]
 
@@ -300,6 +329,79 @@ def _frame() -> Target:
     return Target(feed, [ours, *_vectors("frames", "frame")])
 
 
+def _room() -> Target:
+    """What a neighbour says in a room, as if all signatures held; and what that sets off later."""
+    room, peers = bytes(20), [_identity(number).id.key for number in range(4)]
+    own, neighbour, *others = peers
+
+    def verify(key: bytes, _signature: bytes, _message: bytes) -> bool:
+        try:
+            return bool(PeerId(key))
+        except PeerIdError:
+            return False
+
+    def machine() -> RoomMachine:
+        made = RoomMachine(
+            own,
+            room,
+            NETWORK.network_id,
+            session=NOW * 1_000_000,
+            name="",
+            last=9,
+            guest=False,
+            config=RoomsConfig(),
+            rng=random.Random(1),
+            sign=lambda _: bytes(64),
+            verify=verify,
+            counters=Counter(),
+        )
+        made.on_candidates([neighbour], 0.0, NOW)
+        made.on_message(neighbour, Welcome(room, [], [], False), 0.0, NOW)
+        made.on_message(neighbour, NeighbourReply(room, True), 0.0, NOW)
+        return made
+
+    machines = [machine()]
+
+    def feed(data: bytes) -> None:
+        try:
+            message = read_message(data)
+        except WireError:
+            return
+        if len(machines[0].gossip.authors._authors) > 50:
+            machines[0] = machine()
+        fed, now = machines[0], machines[0].deadline
+        fed.on_message(neighbour, message, now, NOW)
+        fed.outbox.take()
+        fed.on_time(fed.deadline, NOW)
+        fed.outbox.take()
+        fed.take_events()
+
+    statements = [
+        Statement(others[0], NOW * 1_000_000, stream, 1, data, bytes(64))
+        for stream, data in ((0, b"said"), (1, here_data(0, "name")), (3, suspect_data(others[1], 1, 1)))
+    ]
+    ranges, entries = [Range(others[0], 1, 0, 1, 3)], [Entry(others[0], 1, 2)]
+    messages: list[RoomMessage] = [
+        Join(room, False, 3),
+        ForwardJoin(room, others[0], 3),
+        Neighbour(room, True),
+        Disconnect(room, False),
+        Shuffle(room, others[0], 3, others),
+        ShuffleReply(room, others),
+        Welcome(room, [(statements[1], 4)], entries, True),
+        *(Say(room, statement, why, 1) for statement in statements for why in range(3)),
+        Have(room, ranges, 1, False),
+        Have(room, ranges, 1, True),
+        Want(room, ranges, True),
+        Prune(room),
+        Digest(room, 1, 3, 4, entries),
+        AskRoster(room),
+        Past(room, statements),
+        Whisper(room, b"psst"),
+    ]
+    return Target(feed, [write_message(message) for message in messages])
+
+
 def _handshake() -> Target:
     """What newcomers send to a seed: first in an answer to nothing, then to its challenge."""
     seed = _identity(60)
@@ -408,6 +510,7 @@ TARGETS: dict[str, Callable[[], Target]] = {
     "record": _record,
     "signed-record": _signed_record,
     "frame": _frame,
+    "room": _room,
     "handshake": _handshake,
     "challenge": _challenge,
     "state": _state,

@@ -52,6 +52,7 @@ Number = tuple[bytes, int, int, int]
 _FOR_EVER = float("inf")
 _MAX_EXPANDED = 1024  # statements that one message may ask for or announce
 _MAX_HOPS = 255
+_MAX_SEQ = 1 << 63  # nobody gets there; what is beyond must not make us count past 64 bits
 _GUEST_SAYS_TO = 3
 _LAST_WORDS_TO = 3
 _REFUTE_S = 1.0
@@ -80,7 +81,8 @@ def _expand(ranges: list[Range]) -> list[Number]:
     for one in ranges:
         room = _MAX_EXPANDED - len(numbers)
         stream = Stream.HERE if one.stream == Stream.GONE else one.stream
-        numbers += [(one.author, one.session, stream, one.first + n) for n in range(min(one.count, room))]
+        count = min(one.count, room, max(0, _MAX_SEQ - one.first))
+        numbers += [(one.author, one.session, stream, one.first + n) for n in range(count)]
     return numbers
 
 
