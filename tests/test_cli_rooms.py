@@ -1,5 +1,6 @@
 """Rooms as the command has them, and the examples: real processes."""
 
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -47,6 +48,9 @@ def test_a_script_tells_those_who_listen(running: Net, tmp_path: Path) -> None:
             said = listener.event("said")
             assert PeerId.parse(said["sender"])
             assert len(said["data"]) == 4 * -(-len(BINARY) // 3)
+        for listener in (alice, carol):
+            listener.signal(signal.SIGINT)
+            assert listener.ends().code == 0
 
 
 def test_a_command_gets_the_message_and_not_a_shell(running: Net, tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """`atonce listen`: hear what is said in a room, and run a command for each message."""
 
+import contextlib
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -91,18 +92,19 @@ async def _listen(
 
         commands = Commands(words or [], topic, jobs, timeout_s, on_end, is_quiet=as_json)
         try:
-            async for event in _events(topic, last, folder, options):
-                name = event.pop("event")
-                output.event(name, event, _WORDS.get(name, lambda _: None))
-                await output.room()
-                if name == "said" and words is not None and not event["past"]:
-                    await commands.start(event["sender"], event["seq"], event["data"])
+            async with contextlib.aclosing(_events(topic, last, folder, options)) as events:
+                async for event in events:
+                    name = event.pop("event")
+                    output.event(name, event, _WORDS.get(name, lambda _: None))
+                    await output.room()
+                    if name == "said" and words is not None and not event["past"]:
+                        await commands.start(event["sender"], event["seq"], event["data"])
         finally:
             await commands.aclose()
     return 0
 
 
-async def _events(topic: str, last: int, folder: Path, options: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+async def _events(topic: str, last: int, folder: Path, options: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
     """What happens in the room, as the running process of the profile tells it, or a peer of our own."""
     client = await ControlClient.connect(folder)
     if client is not None:
