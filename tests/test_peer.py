@@ -123,7 +123,7 @@ def test_what_a_peer_says_of_itself() -> None:
             alice, bob = await settled(village, 2)
             record = await bob.lookup(alice.id, fresh=True)
             assert record == alice.record
-            assert (record.status, record.capabilities) == ("online", ("msg1",))
+            assert (record.status, record.capabilities) == ("online", ("msg1", "room1"))
             assert [endpoint.ip for endpoint in record.endpoints] == [host_of(alice)]
             assert record.expires == pytest.approx(EPOCH + now() + NETWORK.record_life_s, abs=10)
             assert alice.network == NETWORK
