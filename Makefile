@@ -120,6 +120,10 @@ bench-durable: $(STAMP) ## Measure durable messages on real disks, beside plain 
 bench-streams: $(STAMP) ## Measure a stream beside a TLS stream of asyncio, on loopback (a minute)
 	@$(BIN)/python benchmarks/streams.py $(ARGS)
 
+.PHONY: bench-rooms
+bench-rooms: $(STAMP) ## Shout in a room of a thousand in the virtual world (a quarter of an hour; ARGS='MEMBERS SHOUTS')
+	@$(BIN)/python benchmarks/rooms.py $(ARGS)
+
 # The newest versions that fit pyproject.toml, tried out in an environment of their own; run the tests afterwards.
 .PHONY: constraints
 constraints: ## Renew constraints.txt

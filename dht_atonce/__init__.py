@@ -49,6 +49,8 @@ from dht_atonce.presence.around import Neighbour
 from dht_atonce.presence.sight import Basis, PresenceChange, PresenceEvent, PresenceState
 from dht_atonce.presence.watching import PresenceWatch
 from dht_atonce.records import MembershipRecord, PresenceRecord, ValueRecord
+from dht_atonce.rooms.events import Entered, Left, Missed, Said, Whispered
+from dht_atonce.rooms.room import Room
 from dht_atonce.streams.files import FileEvent
 from dht_atonce.streams.stream import Stream
 
@@ -63,6 +65,7 @@ __all__ = [
     "DhtNode",
     "DurableMessage",
     "DurableReceipt",
+    "Entered",
     "EntryFailed",
     "FileEvent",
     "FindResult",
@@ -70,10 +73,12 @@ __all__ = [
     "IdentityInUse",
     "KeyChange",
     "KeyWatch",
+    "Left",
     "MembershipRecord",
     "Message",
     "MessageTooLarge",
     "MessagingConfig",
+    "Missed",
     "Neighbour",
     "NetworkConfig",
     "NetworkMismatch",
@@ -103,6 +108,8 @@ __all__ = [
     "RequestFailed",
     "RequestLost",
     "RequestTimeout",
+    "Room",
+    "Said",
     "SeedUrl",
     "SeedUrlError",
     "State",
@@ -113,4 +120,5 @@ __all__ = [
     "TransferFailed",
     "ValueRecord",
     "WatchEvent",
+    "Whispered",
 ]

@@ -30,7 +30,7 @@ OnEvent = Callable[[str, dict[str, Any]], None]
 OnStarted = Callable[[DhtNode, Messenger], None]
 """Called once, when node and messenger are there and before anybody can reach them."""
 
-CAPABILITIES = ("msg1", "call1", "dur1", "stream1")
+CAPABILITIES = ("msg1", "call1", "dur1", "stream1", "room1")
 """What we serve, as presence records say it."""
 _OF_LASTING = ("dur1",)  # served only by who can be found, and has a disk
 

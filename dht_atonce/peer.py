@@ -28,6 +28,8 @@ from dht_atonce.presence.around import AROUND, MAX_TEXT, Neighbour, list_around
 from dht_atonce.presence.watching import PresenceWatch, PresenceWatcher
 from dht_atonce.profile import Profile
 from dht_atonce.records import GONE, PresenceRecord, presence_key
+from dht_atonce.rooms.room import Room
+from dht_atonce.rooms.rooms import Rooms
 from dht_atonce.streams.files import FileEvent, FileServer, OnProgress, pull, push
 from dht_atonce.streams.stream import Stream
 from dht_atonce.streams.streams import Streams
@@ -72,6 +74,7 @@ class Peer:
             transient=membership.is_transient,
         )
         self._presence = PresenceWatcher(membership.started)
+        self._rooms = Rooms()
         self._streams = Streams(int.from_bytes(membership.incarnation[:6]))
         self._features: list[Feature] = [
             self._access,
@@ -79,6 +82,7 @@ class Peer:
             self._presence,
             self._durable,
             self._streams,
+            self._rooms,
         ]
         membership.on_started = self._start
 
@@ -374,6 +378,18 @@ class Peer:
     def stop_serving(self, service: str) -> None:
         """Carry out no more requests to `service`; those that run go on."""
         self._calls.stop_serving(service)
+
+    def join(self, topic: str, *, name: str = "", last: int = 0, guest: bool = False) -> Room:
+        """Take part in a room, where everybody hears what anybody says: `async with peer.join("room") as room:`.
+
+        topic: the room's name, 1 to 64 characters; to know it is all that it takes to come in.
+        name: what the others see beside our `PeerId`, at most 64 B.
+        last: so many of the latest shouts are heard first, at most 256; as many as a member has kept.
+        guest: only to say something: nobody is told that we came, and we hear nothing. A transient peer is always one.
+
+        Raises `PeerClosed`; ValueError for what is out of its bounds, for a room that we are in, and beyond 64 rooms.
+        """
+        return self._rooms.join(topic, name=name, last=last, guest=guest)
 
     async def set_status(self, status: str) -> PublishResult:
         """Say how we are (`online`, `away`, `busy` or a word of the app's, at most 32 B) in a new presence record.

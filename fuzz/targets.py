@@ -48,6 +48,9 @@ from dht_atonce.identity import Identity, NodeKey, PeerId
 from dht_atonce.messaging import frames
 from dht_atonce.profile import Profile, State
 from dht_atonce.records import MembershipRecord, PresenceRecord, RecordParser, ValueRecord
+from dht_atonce.rooms import wire as rooms
+from dht_atonce.rooms.config import RoomsConfig
+from dht_atonce.rooms.machine import RoomMachine
 from dht_atonce.streams.config import StreamConfig
 from dht_atonce.streams.files import TALK, From, No, Offer, Take, Want
 from dht_atonce.streams.mux import Budget, Mux
@@ -388,6 +391,79 @@ def _stream() -> Target:
     return Target(feed, [*words, *map(write_message, said)])
 
 
+def _room() -> Target:
+    """What a neighbour says in a room, as if all signatures held; and what that sets off later."""
+    room, peers = bytes(20), [_identity(number).id.key for number in range(4)]
+    own, neighbour, *others = peers
+
+    def verify(key: bytes, _signature: bytes, _message: bytes) -> bool:
+        try:
+            return bool(PeerId(key))
+        except PeerIdError:
+            return False
+
+    def machine() -> RoomMachine:
+        made = RoomMachine(
+            own,
+            room,
+            NETWORK.network_id,
+            session=NOW * 1_000_000,
+            name="",
+            last=9,
+            guest=False,
+            config=RoomsConfig(),
+            rng=random.Random(1),
+            sign=lambda _: bytes(64),
+            verify=verify,
+            counters=Counter(),
+        )
+        made.on_candidates([neighbour], 0.0, NOW)
+        made.on_message(neighbour, rooms.Welcome(room, [], [], False), 0.0, NOW)
+        made.on_message(neighbour, rooms.NeighbourReply(room, True), 0.0, NOW)
+        return made
+
+    machines = [machine()]
+
+    def feed(data: bytes) -> None:
+        try:
+            message = rooms.read_message(data)
+        except WireError:
+            return
+        if len(machines[0].gossip.authors._authors) > 50:
+            machines[0] = machine()
+        fed, now = machines[0], machines[0].deadline
+        fed.on_message(neighbour, message, now, NOW)
+        fed.outbox.take()
+        fed.on_time(fed.deadline, NOW)
+        fed.outbox.take()
+        fed.take_events()
+
+    statements = [
+        rooms.Statement(others[0], NOW * 1_000_000, stream, 1, data, bytes(64))
+        for stream, data in ((0, b"said"), (1, rooms.here_data(0, "name")), (3, rooms.suspect_data(others[1], 1, 1)))
+    ]
+    ranges, entries = [rooms.Range(others[0], 1, 0, 1, 3)], [rooms.Entry(others[0], 1, 2)]
+    messages: list[rooms.RoomMessage] = [
+        rooms.Join(room, False, 3),
+        rooms.ForwardJoin(room, others[0], 3),
+        rooms.Neighbour(room, True),
+        rooms.Disconnect(room, False),
+        rooms.Shuffle(room, others[0], 3, others),
+        rooms.ShuffleReply(room, others),
+        rooms.Welcome(room, [(statements[1], 4)], entries, True),
+        *(rooms.Say(room, statement, why, 1) for statement in statements for why in range(3)),
+        rooms.Have(room, ranges, 1, False),
+        rooms.Have(room, ranges, 1, True),
+        rooms.Want(room, ranges, True),
+        rooms.Prune(room),
+        rooms.Digest(room, 1, 3, 4, entries),
+        rooms.AskRoster(room),
+        rooms.Past(room, statements),
+        rooms.Whisper(room, b"psst"),
+    ]
+    return Target(feed, [rooms.write_message(message) for message in messages])
+
+
 def _handshake() -> Target:
     """What newcomers send to a seed: first in an answer to nothing, then to its challenge."""
     seed = _identity(60)
@@ -500,6 +576,7 @@ TARGETS: dict[str, Callable[[], Target]] = {
     "contacts": _contacts,
     "durable": _durable,
     "stream": _stream,
+    "room": _room,
     "handshake": _handshake,
     "challenge": _challenge,
     "state": _state,

@@ -17,7 +17,22 @@ from dht_atonce.identity import PeerId
 
 pytestmark = pytest.mark.process
 
-COMMANDS = ["seed", "join", "lookup", "send", "status", "demo", "contacts", "id", "id new", "id show"]
+COMMANDS = [
+    "seed",
+    "join",
+    "lookup",
+    "send",
+    "push",
+    "pull",
+    "notify",
+    "listen",
+    "status",
+    "demo",
+    "contacts",
+    "id",
+    "id new",
+    "id show",
+]
 NOBODY = "56l7qztzhlof3yprjbo24yrwd2epjry3egrwf7qbu7yiu666hfxz7hyb"
 BINARY = bytes(range(256)) * 8  # no text in any encoding; newlines, zero bytes and ends of files included
 

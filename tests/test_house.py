@@ -119,6 +119,24 @@ PURE = [
     "dht_atonce/messaging/delivery.py",
     "dht_atonce/messaging/frames.py",
     *(f"dht_atonce/streams/{name}.py" for name in ("config", "flow", "mux", "pace", "wire")),
+    *(
+        f"dht_atonce/rooms/{name}.py"
+        for name in (
+            "authors",
+            "config",
+            "digests",
+            "doorman",
+            "events",
+            "gossip",
+            "history",
+            "hyparview",
+            "machine",
+            "outbox",
+            "plumtree",
+            "roster",
+            "wire",
+        )
+    ),
     "seed/atonce_seed/directory.py",
     "seed/atonce_seed/handshake.py",
 ]

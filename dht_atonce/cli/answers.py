@@ -6,8 +6,10 @@ from typing import Any
 from dht_atonce.cli.control import (
     AddContact,
     CancelTransfer,
+    Hear,
     LookAtTransfer,
     Lookup,
+    Notify,
     Pull,
     Push,
     RemoveContact,
@@ -15,6 +17,7 @@ from dht_atonce.cli.control import (
     Send,
     Status,
 )
+from dht_atonce.cli.rooms import RoomKeeper
 from dht_atonce.cli.transfers import transfers_of
 from dht_atonce.peer import Peer
 from dht_atonce.records import PresenceRecord
@@ -22,8 +25,8 @@ from dht_atonce.records import PresenceRecord
 __all__ = ["answer"]
 
 
-async def answer(peer: Peer, request: Request) -> dict[str, Any]:
-    """Do what is asked of `peer`. Raises what `Peer` raises."""
+async def answer(peer: Peer, rooms: RoomKeeper, request: Request) -> dict[str, Any]:
+    """Do what is asked of `peer`, whose rooms are kept by `rooms`. Raises what `Peer` raises."""
     began = time.perf_counter()
     match request:
         case Status():
@@ -55,6 +58,10 @@ async def answer(peer: Peer, request: Request) -> dict[str, Any]:
         case CancelTransfer(number):
             transfers_of(peer).cancel(number)
             return {}
+        case Notify(topic, data):
+            return {"members": await rooms.notify(topic, data), "elapsed_ms": _ms_since(began)}
+        case Hear(topic, listener, last, waits):
+            return {"events": await rooms.hear(topic, listener, last, waits=waits)}
 
 
 def _status(peer: Peer) -> dict[str, Any]:

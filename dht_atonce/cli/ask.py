@@ -1,4 +1,4 @@
-"""`atonce lookup`, `atonce send`, `atonce status`: short-lived commands.
+"""`atonce lookup`, `atonce send`, `atonce notify`, `atonce status`: short-lived commands.
 
 They use the running process of the profile if there is one, and else take part for a moment themselves: without a seat,
 and without publishing anything.
@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from dht_atonce.cli.answers import answer
-from dht_atonce.cli.control import ControlClient, Lookup, Send, Status
+from dht_atonce.cli.control import ControlClient, Lookup, Notify, Send, Status
 from dht_atonce.cli.options import (
     Json,
     Listen,
@@ -27,16 +27,23 @@ from dht_atonce.cli.options import (
     folder_of,
 )
 from dht_atonce.cli.output import Output, count, escape
+from dht_atonce.cli.rooms import RoomKeeper
 from dht_atonce.cli.running import run
 from dht_atonce.config import MessagingConfig
 from dht_atonce.errors import AtOnceError, ControlError, MessageTooLarge, PeerOffline, PeerUnknown
 from dht_atonce.identity import PeerId
 from dht_atonce.peer import Peer
+from dht_atonce.rooms.config import RoomsConfig
 
-__all__ = ["PeerArgument", "asking", "lookup", "send", "status"]
+__all__ = ["PeerArgument", "TopicArgument", "asking", "lookup", "notify", "send", "status"]
 
 _MOST = MessagingConfig().max_message_bytes
 
+_MOST_SHOUTED = RoomsConfig().max_shout_bytes
+
+TopicArgument = Annotated[
+    str, typer.Argument(metavar="TOPIC", help="The room's name, 1 to 64 characters.", show_default=False)
+]
 PeerArgument = Annotated[str, typer.Argument(metavar="PEERID", help="Who: 56 characters.", show_default=False)]
 
 
@@ -87,11 +94,40 @@ def send(
     run(_send(who, data, ask_of, timeout, Output(as_json=json)))
 
 
+def notify(
+    topic: TopicArgument,
+    text: Annotated[
+        str | None,
+        typer.Argument(metavar="TEXT", help="What to say. Without it, standard input to its end.", show_default=False),
+    ] = None,
+    profile: ProfileDir = None,
+    seed: Seeds = None,
+    network: NetworkName = None,
+    listen: Listen = None,
+    json: Json = False,
+) -> None:
+    """Say something, at most 59,000 bytes, to everybody in the room TOPIC.
+
+    Uses the running peer of the profile; if there is none, takes part for a moment. Fails if nobody is in the room.
+    """
+    _check_topic(topic)
+    ask_of = asking(folder_of(profile), seed, network, listen)
+    data = _standard_input() if text is None else text.encode(errors="surrogateescape")
+    if len(data) > _MOST_SHOUTED:
+        raise MessageTooLarge(f"a notification has at most {_MOST_SHOUTED} bytes; send it in parts")
+    run(_notify(topic, data, ask_of, Output(as_json=json)))
+
+
 def status(profile: ProfileDir = None, json: Json = False) -> None:
     """Show how the running peer or seed of a profile is."""
     # Without a profile, whichever of the two default ones is in use.
     folders = [folder_of(profile)] if profile is not None else [folder_of(None), folder_of(None, "seed")]
     run(_status(folders, Output(as_json=json)))
+
+
+def _check_topic(topic: str) -> None:
+    if not 1 <= len(topic) <= 64:
+        raise typer.BadParameter(f"a room's name has 1 to 64 characters, this has {len(topic)}")
 
 
 def _standard_input() -> bytes:
@@ -121,8 +157,11 @@ async def asking(
             client.close()
         return
     check_way_in(folder, seeds)
-    async with Peer.open(folder, seeds=seeds or (), network=network, listen=ips, transient=True) as peer:
-        yield lambda request: answer(peer, request)
+    async with (
+        Peer.open(folder, seeds=seeds or (), network=network, listen=ips, transient=True) as peer,
+        RoomKeeper(peer) as rooms,
+    ):
+        yield lambda request: answer(peer, rooms, request)
 
 
 async def _lookup(who: PeerId, ask_of: contextlib.AbstractAsyncContextManager[Any], fresh: bool, output: Output) -> int:
@@ -157,6 +196,17 @@ async def _send(
         output.json({"delivered": True, "peer": str(who), **reply})
     else:
         output.console.print(f"[green]delivered[/] to {who.short}… [dim]in {reply['elapsed_ms']:.1f} ms[/]")
+    return 0
+
+
+async def _notify(topic: str, data: bytes, ask_of: contextlib.AbstractAsyncContextManager[Any], output: Output) -> int:
+    async with ask_of as ask:
+        reply = await ask(Notify(topic, data))
+    if output.as_json:
+        output.json({"notified": True, "topic": topic, **reply})
+    else:
+        members = count(reply["members"], "member")
+        output.console.print(f"[green]said[/] to {members} of {escape(topic)} [dim]in {reply['elapsed_ms']:.1f} ms[/]")
     return 0
 
 

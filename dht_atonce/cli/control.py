@@ -17,7 +17,22 @@ from msgspec import Meta
 from dht_atonce import errors
 from dht_atonce.errors import AtOnceError, ControlError
 
-__all__ = ["AddContact", "ControlClient", "Lookup", "RemoveContact", "Request", "Send", "Status", "serve"]
+__all__ = [
+    "AddContact",
+    "CancelTransfer",
+    "ControlClient",
+    "Hear",
+    "LookAtTransfer",
+    "Lookup",
+    "Notify",
+    "Pull",
+    "Push",
+    "RemoveContact",
+    "Request",
+    "Send",
+    "Status",
+    "serve",
+]
 
 SOCKET = "control.sock"
 _MAX_LINE = 256 * 1024
@@ -29,6 +44,7 @@ _SPARE_S = 5.0  # beyond what an answer may take: the process may be busy, or st
 
 PeerText = Annotated[str, Meta(max_length=64)]
 PathText = Annotated[str, Meta(max_length=4096)]
+TopicText = Annotated[str, Meta(min_length=1, max_length=64)]
 
 
 class Status(msgspec.Struct, tag="status", tag_field="op"):
@@ -135,7 +151,37 @@ class CancelTransfer(msgspec.Struct, tag="cancel", tag_field="op"):
         return _SPARE_S
 
 
-Request = Status | Lookup | Send | AddContact | RemoveContact | Push | Pull | LookAtTransfer | CancelTransfer
+class Notify(msgspec.Struct, tag="notify", tag_field="op"):
+    """Say something to everybody in a room."""
+
+    topic: TopicText
+    data: bytes
+
+    @property
+    def patience_s(self) -> float:
+        """How long the answer may take: coming in, and the acknowledgements."""
+        return 60.0 + _SPARE_S
+
+
+class Hear(msgspec.Struct, tag="hear", tag_field="op"):
+    """What has happened in a room since this listener asked last."""
+
+    topic: TopicText
+    listener: Annotated[str, Meta(min_length=8, max_length=64)]
+    """A word of the listener's own, the same each time."""
+    last: Annotated[int, Meta(ge=0, le=256)] = 0
+    waits: bool = True
+    """A while, for something to happen."""
+
+    @property
+    def patience_s(self) -> float:
+        """How long the answer may take: coming in, and then waiting."""
+        return 60.0 + _SPARE_S
+
+
+Request = (
+    Status | Lookup | Send | AddContact | RemoveContact | Push | Pull | LookAtTransfer | CancelTransfer | Notify | Hear
+)
 Handler = Callable[[Request], Awaitable[dict[str, Any]]]
 
 _DECODER = msgspec.json.Decoder(Request)

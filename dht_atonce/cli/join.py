@@ -26,6 +26,7 @@ from dht_atonce.cli.options import (
     folder_of,
 )
 from dht_atonce.cli.output import count, escape
+from dht_atonce.cli.rooms import RoomKeeper
 from dht_atonce.cli.running import run
 from dht_atonce.config import NetworkConfig
 from dht_atonce.errors import TransferFailed
@@ -128,7 +129,7 @@ async def _join(
                     on_event=lambda event: on_event("file", {**asdict(event), "peer": str(event.peer)}),
                 )
             try:
-                async with serve(folder, lambda request: answer(peer, request)):
+                async with RoomKeeper(peer) as rooms, serve(folder, lambda request: answer(peer, rooms, request)):
                     on_event("ready", {"peer": str(peer.id), "profile": str(folder)})
                     async for message in peer.messages():
                         details = {"sender": str(message.sender), "data": message.data}

@@ -7,10 +7,11 @@ from typing import Annotated, Any
 import typer
 
 from dht_atonce.cli import contacts, ids, sim
-from dht_atonce.cli.ask import lookup, send, status
+from dht_atonce.cli.ask import lookup, notify, send, status
 from dht_atonce.cli.demo import demo
 from dht_atonce.cli.files import pull, push
 from dht_atonce.cli.join import join
+from dht_atonce.cli.listen import listen
 from dht_atonce.cli.output import Output, outlet_lost
 from dht_atonce.cli.running import explain
 from dht_atonce.cli.seeds import seed
@@ -61,6 +62,8 @@ app.command(short_help="Find a peer: its status and addresses.")(lookup)
 app.command(short_help="Send a message to a peer.")(send)
 app.command(short_help="Give a file to a peer.")(push)
 app.command(short_help="Get a file from a peer.")(pull)
+app.command(short_help="Say something to everybody in a room.")(notify)
+app.command(short_help="Hear what is said in a room; run a command for each.")(listen)
 app.command(short_help="Show how a running peer or seed is.")(status)
 app.add_typer(contacts.app, name="contacts", short_help="Keep whom you know, and let in nobody else.")
 app.add_typer(ids.app, name="id", short_help="Make and show identities.")

@@ -26,6 +26,7 @@ __all__ = ["explain", "run"]
 
 _HINTS: list[tuple[type[AtOnceError], str, str]] = [
     (ProfileInUse, "", "stop it, or name another folder with --profile"),
+    (PeerUnknown, "in the room", "somebody has to listen: see atonce listen --help"),
     (PeerUnknown, "", "check the PeerId, and that the peer has joined this network"),
     (PeerOffline, "no address", "it has to write to you first"),
     (PeerOffline, "", "try again when it is back"),

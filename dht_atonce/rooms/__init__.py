@@ -1,0 +1,1 @@
+"""Rooms: what members of a topic say to all of each other."""
