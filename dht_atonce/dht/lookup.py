@@ -96,6 +96,8 @@ class Lookup:
             self._alpha = config.near_alpha
         self._eager = eager
         self._full_alpha = self._alpha
+        # In flight once one that ought to have the record has none: then all of the region must say so
+        self._absent_alpha = config.eager_alpha
         self._lead = lead
         self._lead_until = now + config.publish_lead_s if lead else now
         if lead:
@@ -171,6 +173,8 @@ class Lookup:
         if not self.has_answer:
             self._read()  # they tell whether the candidate is near
         if record is None:
+            if self.record is None and self._within and self._is_near(candidate):
+                self._alpha = max(self._alpha, self._absent_alpha)
             return
         if not is_sure:
             if is_newer(record, self._unsure):

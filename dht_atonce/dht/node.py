@@ -378,12 +378,13 @@ class DhtNode:
         characters, or for what is out of its bounds; else as `publish`.
         """
         sign = membership_signer(self.identity, self.shared.network, self.incarnation, topic, ONLINE, endpoints, data)
-        return await self.publish(topic_key(self.shared.network, topic), sign)
+        return await self._publisher.publish(topic_key(self.shared.network, topic), sign, is_watched=False)
 
     async def withdraw(self, topic: str) -> PublishResult:
         """Leave `topic`, and say so; also if an earlier run of ours announced it. Raises as `announce`."""
         sign = membership_signer(self.identity, self.shared.network, self.incarnation, topic, GONE)
-        return await self.publish(topic_key(self.shared.network, topic), sign, is_goodbye=True)
+        key = topic_key(self.shared.network, topic)
+        return await self._publisher.publish(key, sign, is_goodbye=True, is_watched=False)
 
     async def members(self, topic: str, *, limit: int | None = None) -> list[MembershipRecord]:
         """The members of `topic` in random order, each with its newest record: all that the k nodes nearest to its key

@@ -24,6 +24,8 @@ class OwnRecord:
 
     sign: Signer
     is_goodbye: bool = False
+    is_watched: bool = True
+    """Somebody may wait for it. Nobody waits for a topic's: it has many records, and no newest one."""
     record: AnyRecord | None = None
     """As last signed."""
     confirmed: list[bytes] = field(default_factory=list)

@@ -70,12 +70,15 @@ class Publisher:
         self._servers = servers
         self._incarnations = incarnations
 
-    async def publish(self, key: bytes, sign: Signer, *, is_goodbye: bool = False) -> PublishResult:
-        """As `DhtNode.publish`."""
+    async def publish(
+        self, key: bytes, sign: Signer, *, is_goodbye: bool = False, is_watched: bool = True
+    ) -> PublishResult:
+        """As `DhtNode.publish`; what nobody watches need not be told before it is known who is nearest."""
         sign(
             1 << 63, (1 << 32) - 1
         )  # as long as it can get: what cannot be signed is refused before it takes the place of what we said before
         own = self.own.put(key, sign, self._shared.now(), is_goodbye=is_goodbye)
+        own.is_watched = is_watched
         return await self._publish(key, own, self.own.on_publishing(own))
 
     def republish(self, key: bytes, own: OwnRecord) -> Coroutine[Any, Any, None]:
@@ -154,7 +157,7 @@ class Publisher:
             )
             for server in self._servers.values()
         }
-        for server, crawl in crawls.items():
+        for server, crawl in crawls.items() if own.is_watched else ():
             crawl.on_answered = partial(self._on_answered, own, early, server)
         return crawls
 
@@ -162,7 +165,9 @@ class Publisher:
         """Tell whom we need not look for: who held our last record, or else the nearest of our table, if they are so
         near that they are to hold it whoever else there is."""
         target, first = int.from_bytes(key, "big"), self._shared.config.watch_nodes
-        known = own.holders or [c for server in self._servers.values() for c in server.surely_near(target, first)]
+        known = own.holders
+        if not known and own.is_watched:
+            known = [contact for server in self._servers.values() for contact in server.surely_near(target, first)]
         if known:
             known = sorted(known, key=lambda contact: contact.long_id ^ target)
             early.asked.update(known)
