@@ -19,17 +19,17 @@ SIZES = {
     "long-sessions": [24],  # of 20, one that died minutes ago has more seats than are allowed
     "quick-churn": [16],
     "churn": [30],
-    "clock-skew": [40],
+    "clock-skew": [30],
     "disks": [24],
     "cold-start-1-2-3": [1, 2, 3],
     "flash-crowd": [40],
     "loss": [40],
     "mass-death": [60],
     "no-faults": [40],
-    "partition-heal": [40],
-    "restart-everyone": [40],
+    "partition-heal": [30],
+    "restart-everyone": [30],
     "scaling": [60],
-    "seed-dies": [40],
+    "seed-dies": [30],
 }
 TRIMMED = {
     "amplification": 12,
