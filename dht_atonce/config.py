@@ -80,6 +80,8 @@ class DhtConfig:
     """Requests of one lookup in flight that are not late."""
     eager_alpha: int = 8
     """The same of one that many must have answered before it is of any use: `fresh=True`, and publishing."""
+    absent_alpha: int = 10
+    """The same once one that ought to have the record has none: all of the region must say so then."""
     spare_share: int = 3
     """Such a lookup asks one more for so many that it waits for, in case some of these are dead; and so does one that
     has no record, for it waits for k."""

@@ -96,8 +96,7 @@ class Lookup:
             self._alpha = config.near_alpha
         self._eager = eager
         self._full_alpha = self._alpha
-        # In flight once one that ought to have the record has none: then all of the region must say so
-        self._absent_alpha = config.eager_alpha
+        self._absent_alpha = config.absent_alpha
         self._lead = lead
         self._lead_until = now + config.publish_lead_s if lead else now
         if lead:
