@@ -58,8 +58,8 @@ class PeerId:
         if len(text) != PEER_ID_TEXT_LENGTH:
             raise PeerIdError(f"a PeerId has {PEER_ID_TEXT_LENGTH} characters, this has {len(text)}")
         try:
-            if not text.isascii():
-                raise ValueError  # upper() makes ASCII letters of some that are none
+            if not text.isascii() or "=" in text:
+                raise ValueError  # upper() makes ASCII letters of some that are none; padding stands for no byte
             raw = base64.b32decode(text.upper())
         except ValueError:
             raise PeerIdError("a PeerId has only the letters a-z and the digits 2-7") from None

@@ -271,3 +271,11 @@ def test_a_node_id_is_the_hash_of_the_key_and_the_salt() -> None:
     assert node.id == node_id(node.public) == hashlib.blake2b(node.public, digest_size=20).digest()
     assert len(node.id) == 20
     assert node_id(node.public, b"salted!!") == hashlib.blake2b(node.public + b"salted!!", digest_size=20).digest()
+
+
+@pytest.mark.parametrize("padding", [1, 3, 4, 6])
+def test_padding_stands_for_no_letters(padding: int) -> None:
+    # base32 knows padding, and gives fewer bytes for it.
+    text = str(identity(1).id)
+    with pytest.raises(PeerIdError, match="only the letters a-z and the digits 2-7"):
+        PeerId.parse(text[:-padding] + "=" * padding)
