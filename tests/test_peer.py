@@ -927,3 +927,16 @@ def test_who_keeps_trying_may_wait_for_messages_before_it_knows_its_network() ->
             await reader
 
     virtual(main())
+
+
+def test_a_newcomer_gets_in_though_the_only_contact_died_a_moment_ago() -> None:
+    # The seed heard of it within the last second, so it names it without asking first.
+    async def main() -> None:
+        async with Village() as village:
+            await village.open_seed()
+            village.crash(await village.open_peer())
+            newcomer = await village.open_peer()
+            assert newcomer.entry is not None
+            assert newcomer.entry.way == "seed, alone"
+
+    virtual(main())

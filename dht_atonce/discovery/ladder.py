@@ -37,6 +37,13 @@ OnSeed = Callable[[SeedSays], Awaitable[tuple[DhtNode, bytes]]]
 """Told what a seed said; gives the node (started by now, in the seed's network) and our presence record."""
 
 
+_SECOND_VISIT_S = 1.5  # longer than a seed trusts what it heard of a contact without asking it
+
+
+class _NobodyAnswers(EntryFailed):
+    """The contacts that a seed named are all silent."""
+
+
 class Ladder:
     """Tries each way in. One of two newcomers may be first: a seed that knows nobody is an entry too."""
 
@@ -98,17 +105,23 @@ class Ladder:
         where = f"seed {seed.peer_id.short}…@{seed.host}:{seed.port}"
         try:
             async with asyncio.timeout(4 * self._timeout_s):
-                session = await SeedSession.open(
-                    seed, self._host, self._links, self._identity, network, self._timeout_s
-                )
-                async with session:
-                    return await self._enter(session)
+                try:
+                    return await self._visit(seed, network)
+                except _NobodyAnswers:
+                    # Whom it named may have gone a moment ago. It looks who lives before it names anybody again.
+                    await asyncio.sleep(_SECOND_VISIT_S)
+                    return await self._visit(seed, network)
         except TimeoutError:
             raise EntryFailed(f"{where}: stopped answering") from None
         except NetworkMismatch as error:
             raise NetworkMismatch(f"{where}: {error}") from None
         except EntryFailed as error:
             raise EntryFailed(f"{where}: {error}") from None
+
+    async def _visit(self, seed: SeedUrl, network: NetworkConfig | None) -> Entry:
+        session = await SeedSession.open(seed, self._host, self._links, self._identity, network, self._timeout_s)
+        async with session:
+            return await self._enter(session)
 
     async def _enter(self, session: SeedSession) -> Entry:
         says = session.says
@@ -125,5 +138,5 @@ class Ladder:
         contacts = await session.authenticate(node.shared.node_key, record)
         answered = await node.join(contacts) if contacts else 0
         if contacts and not answered:
-            raise EntryFailed(f"it named {len(contacts)} contacts, and none of them answers by UDP")
+            raise _NobodyAnswers(f"it named {len(contacts)} contacts, and none of them answers by UDP")
         return Entry("seed" if answered else "seed, alone", answered)
