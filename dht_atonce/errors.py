@@ -10,6 +10,7 @@ __all__ = [
     "AtOnceError",
     "ClockWrong",
     "ConfigError",
+    "ContactsSilent",
     "ControlError",
     "Deadlock",
     "DeliveryUnknown",
@@ -113,6 +114,10 @@ class ControlError(AtOnceError):
 
 class EntryFailed(AtOnceError):
     """No way into the network was found. The message says what was tried and what each answered."""
+
+
+class ContactsSilent(EntryFailed):
+    """None of the contacts that a seed named answers."""
 
 
 class NetworkMismatch(AtOnceError):

@@ -10,7 +10,7 @@ from dht_atonce.dht.contact import Contact
 from dht_atonce.dht.node import DhtNode
 from dht_atonce.discovery.seed_client import SeedSays, SeedSession
 from dht_atonce.endpoints import SeedUrl
-from dht_atonce.errors import EntryFailed, NetworkMismatch
+from dht_atonce.errors import ContactsSilent, EntryFailed, NetworkMismatch
 from dht_atonce.host import Host
 from dht_atonce.identity import Identity
 from dht_atonce.links import LinkNet
@@ -38,10 +38,6 @@ OnSeed = Callable[[SeedSays], Awaitable[tuple[DhtNode, bytes]]]
 
 
 _SECOND_VISIT_S = 1.5  # longer than a seed trusts what it heard of a contact without asking it
-
-
-class _NobodyAnswers(EntryFailed):
-    """The contacts that a seed named are all silent."""
 
 
 class Ladder:
@@ -107,7 +103,7 @@ class Ladder:
             async with asyncio.timeout(4 * self._timeout_s):
                 try:
                     return await self._visit(seed, network)
-                except _NobodyAnswers:
+                except ContactsSilent:
                     # Whom it named may have gone a moment ago. It looks who lives before it names anybody again.
                     await asyncio.sleep(_SECOND_VISIT_S)
                     return await self._visit(seed, network)
@@ -138,5 +134,5 @@ class Ladder:
         contacts = await session.authenticate(node.shared.node_key, record)
         answered = await node.join(contacts) if contacts else 0
         if contacts and not answered:
-            raise _NobodyAnswers(f"it named {len(contacts)} contacts, and none of them answers by UDP")
+            raise ContactsSilent(f"it named {len(contacts)} contacts, and none of them answers by UDP")
         return Entry("seed" if answered else "seed, alone", answered)
