@@ -47,16 +47,20 @@ PathText = Annotated[str, Meta(max_length=4096)]
 TopicText = Annotated[str, Meta(min_length=1, max_length=64)]
 
 
-class Status(msgspec.Struct, tag="status", tag_field="op"):
-    """How are you?"""
+class _Op(msgspec.Struct, tag_field="op"):
+    """What may be asked of a running peer."""
 
     @property
     def patience_s(self) -> float:
-        """How long the answer may take."""
+        """How long the answer may take; here: it is there at once."""
         return _SPARE_S
 
 
-class Lookup(msgspec.Struct, tag="lookup", tag_field="op"):
+class Status(_Op, tag="status"):
+    """How are you?"""
+
+
+class Lookup(_Op, tag="lookup"):
     """Look up a peer."""
 
     peer: PeerText
@@ -68,7 +72,7 @@ class Lookup(msgspec.Struct, tag="lookup", tag_field="op"):
         return 30.0 + _SPARE_S
 
 
-class Send(msgspec.Struct, tag="send", tag_field="op"):
+class Send(_Op, tag="send"):
     """Send a message."""
 
     peer: PeerText
@@ -81,77 +85,47 @@ class Send(msgspec.Struct, tag="send", tag_field="op"):
         return (self.timeout_s or _SEND_S) + _SPARE_S
 
 
-class AddContact(msgspec.Struct, tag="add_contact", tag_field="op"):
+class AddContact(_Op, tag="add_contact"):
     """Know a peer from now on."""
 
     peer: PeerText
     name: Annotated[str, Meta(max_length=64)] = ""
 
-    @property
-    def patience_s(self) -> float:
-        """How long the answer may take."""
-        return _SPARE_S
 
-
-class Push(msgspec.Struct, tag="push", tag_field="op"):
+class Push(_Op, tag="push"):
     """Begin to push a file."""
 
     peer: PeerText
     path: PathText
 
-    @property
-    def patience_s(self) -> float:
-        """How long the answer may take."""
-        return _SPARE_S
 
-
-class RemoveContact(msgspec.Struct, tag="remove_contact", tag_field="op"):
+class RemoveContact(_Op, tag="remove_contact"):
     """Know a peer no longer; ends its link if only contacts are accepted."""
 
     peer: PeerText
 
-    @property
-    def patience_s(self) -> float:
-        """How long the answer may take."""
-        return _SPARE_S
 
-
-class Pull(msgspec.Struct, tag="pull", tag_field="op"):
+class Pull(_Op, tag="pull"):
     """Begin to pull a file into a folder."""
 
     peer: PeerText
     name: PathText
     folder: PathText
 
-    @property
-    def patience_s(self) -> float:
-        """How long the answer may take."""
-        return _SPARE_S
 
-
-class LookAtTransfer(msgspec.Struct, tag="transfer", tag_field="op"):
+class LookAtTransfer(_Op, tag="transfer"):
     """How does it stand?"""
 
     number: int
 
-    @property
-    def patience_s(self) -> float:
-        """How long the answer may take."""
-        return _SPARE_S
 
-
-class CancelTransfer(msgspec.Struct, tag="cancel", tag_field="op"):
+class CancelTransfer(_Op, tag="cancel"):
     """Break it off."""
 
     number: int
 
-    @property
-    def patience_s(self) -> float:
-        """How long the answer may take."""
-        return _SPARE_S
 
-
-class Notify(msgspec.Struct, tag="notify", tag_field="op"):
+class Notify(_Op, tag="notify"):
     """Say something to everybody in a room."""
 
     topic: TopicText
@@ -163,7 +137,7 @@ class Notify(msgspec.Struct, tag="notify", tag_field="op"):
         return 60.0 + _SPARE_S
 
 
-class Hear(msgspec.Struct, tag="hear", tag_field="op"):
+class Hear(_Op, tag="hear"):
     """What has happened in a room since this listener asked last."""
 
     topic: TopicText
