@@ -91,6 +91,15 @@ def test_who_leads_has_answered_is_among_the_nearest_and_within() -> None:
     assert e not in search.leading(9)  # nobody who is farther than `within`
 
 
+def test_once_one_that_ought_to_have_the_record_has_none_many_are_asked_at_once() -> None:
+    everybody = near(*range(1, 41))
+    search = lookup(everybody, need=20, within=100)
+    assert search.next(0.0, HEDGE) == everybody[: CONFIG.near_alpha]
+    search.on_reply(everybody[0], [], None)
+    in_flight = CONFIG.near_alpha - 1 + len(search.next(0.0, HEDGE))
+    assert in_flight >= CONFIG.absent_alpha > CONFIG.near_alpha + 1
+
+
 def test_the_nearer_ones_that_answered_let_more_be_in_flight() -> None:
     everybody = near(*range(1, 21))
     search = lookup(everybody, need=20)
