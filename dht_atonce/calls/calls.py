@@ -193,7 +193,7 @@ class Calls:
         sender's replies to us and its cancellations."""
         return self._messenger.config.frame_messages
 
-    def take(self, sender: PeerId, messages: list[bytes], confirm: Callable[[], None]) -> bool:
+    def take(self, sender: PeerId, messages: list[bytes]) -> None:
         """Of `Service`."""
         for data in messages:
             try:
@@ -210,7 +210,6 @@ class Calls:
                     running.task.cancel()
             else:
                 self._on_reply(sender, message)
-        return True
 
     def _on_call(self, sender: PeerId, call: Call) -> None:
         untaken = self._untaken.get(sender)

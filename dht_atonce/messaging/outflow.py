@@ -9,7 +9,9 @@ push ──▶ waiting ──take()──▶ flight ──on_ack()──▶ deli
 from collections import deque
 from collections.abc import Sequence
 from math import inf
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 from dht_atonce.config import MessagingConfig
 from dht_atonce.errors import DeliveryUnknown, PeerOffline
@@ -23,7 +25,7 @@ _TOO_LATE: Final = (PeerOffline, "it could not be sent in its time")
 _UNANSWERED: Final = (DeliveryUnknown, "it was not acknowledged in its time")
 
 
-class Run(NamedTuple):
+class Run(msgspec.Struct, frozen=True, gc=False):
     """Messages of one kind with consecutive sequence numbers: what one frame carries. None: withdrawn."""
 
     kind: int
@@ -186,12 +188,14 @@ class Outflow:
         flight = self._flight
         while flight and (batch := flight[0]).seq0 <= ack:
             settled.append(batch)
-            count = min(len(batch.messages), ack - batch.seq0 + 1)
+            size = len(batch.messages)
+            count = ack - batch.seq0 + 1
+            count = min(count, size)
             self.delivered += count - batch.settled
             if batch.withdrawn is not None:
                 self.delivered -= sum(batch.settled <= index < count for index in batch.withdrawn)
             batch.settled = count
-            if count < len(batch.messages):
+            if count < size:
                 break
             flight.popleft()
             self._count_out(batch)
@@ -239,29 +243,30 @@ class Outflow:
 
     def take(self, now: float) -> Run | None:
         """What to send next over the present link; None: nothing, or nothing that the window lets through."""
-        flight = self._flight
+        flight, cursor, waiting = self._flight, self._cursor, self._waiting
         sent = len(flight)
-        while self._cursor < sent and flight[self._cursor].held:
-            self._cursor += 1
+        while cursor < sent and flight[cursor].held:
+            cursor += 1
         run = None
-        if self._probing and self._cursor:
+        if self._probing and cursor:
             pass
-        elif self._cursor < sent:
-            batch = flight[self._cursor]
+        elif cursor < sent:
+            batch = flight[cursor]
             run = Run(batch.kind, batch.seq0 + batch.settled, batch.messages[batch.settled :])
-        elif self._waiting and self._fits(self._waiting[0]):
-            batch = self._waiting.popleft()
+            cursor += 1
+        elif waiting and self._fits(waiting[0]):
+            batch = waiting.popleft()
             if batch is self._open:
                 self._open = None
             batch.was_sent = True
-            batch.seq0 = self._next_seq
-            self._next_seq += len(batch.messages)
+            batch.seq0 = seq0 = self._next_seq
+            self._next_seq = seq0 + len(batch.messages)
             flight.append(batch)
             self._flight_bytes += batch.size
-            run = Run(batch.kind, batch.seq0, batch.messages)
-        if run is not None:
-            self._cursor += 1
-        if self._retransmit_at is None and (self._cursor or self._waiting):
+            run = Run(batch.kind, seq0, batch.messages)
+            cursor += 1
+        self._cursor = cursor
+        if self._retransmit_at is None and (cursor or waiting):
             self._retransmit_at = now + self._retransmit_s
         return run
 

@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from functools import partial
 from math import inf
 
@@ -174,9 +174,9 @@ class Streams:
         """Credit bounds streams: what goes beyond it is dropped, so nobody waits for anybody."""
         return MAX_FRAME_MESSAGES
 
-    def take(self, sender: PeerId, messages: list[bytes], confirm: Callable[[], None]) -> bool:
+    def take(self, sender: PeerId, messages: list[bytes]) -> None:
         if self._closed:
-            return True
+            return
         side = self._side(sender)
         mux = side.mux
         for data in messages:
@@ -197,7 +197,6 @@ class Streams:
             elif flow is not None:
                 self._wake(flow)
         self._pump_soon(side)
-        return True
 
     # --- inside: streams ---
 
