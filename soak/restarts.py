@@ -25,7 +25,7 @@ __all__ = ["Judge", "act", "restart"]
 
 _HERE = ["127.0.0.1"]
 _TOGETHER = 64  # messages that are kept, or done, by one fsync where the disk is slow
-_LINE_S = 60.0  # a process that says nothing for so long hangs
+_LINE_S = 180.0  # a process that says nothing for so long hangs
 _AHEAD = 20_000  # messages that the giver keeps beyond those that the worker has
 
 
@@ -263,8 +263,8 @@ async def restart(
                 say(judge)
                 if len(judge.done) > before:
                     progress = time.monotonic()
-                elif time.monotonic() - progress > 4 * _LINE_S:
-                    judge.problems.append(f"nothing was done for {4 * _LINE_S:.0f} s")
+                elif time.monotonic() - progress > 2 * _LINE_S:
+                    judge.problems.append(f"nothing was done for {2 * _LINE_S:.0f} s")
                     break
                 which = rng.choice(("worker", "giver", "both", "nobody"))
                 if which in ("worker", "both"):

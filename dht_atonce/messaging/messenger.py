@@ -29,6 +29,8 @@ from dht_atonce.records import PresenceRecord, RecordParser
 
 __all__ = ["Messenger"]
 
+_HEAD_START = 31  # the last of so many messages that do not wait for those behind them
+
 OnLinked = Callable[[PeerId, PresenceRecord], None]
 OnUnlinked = Callable[[PeerId, Ended], None]
 
@@ -141,14 +143,19 @@ class Messenger:
         if timeout_s is None:
             timeout_s = self._send_timeout_s
         if pair.flushing:
-            return outflow.push(data, kind, pair.now + timeout_s)
+            receipt = outflow.push(data, kind, pair.now + timeout_s)
+            if receipt.index == _HEAD_START and not outflow.has_flight:
+                # The other side has nothing to do: it may work on these while we go on.
+                self._flush(pair)
+                pair.flushing = True
+            return receipt
         pair.now = now = self._loop.time()
-        is_alone = not outflow.queued
+        is_alone = not outflow.queued and outflow.last_count < 2
         receipt = outflow.push(data, kind, now + timeout_s)
         if pair.link is None:
             self._reach(pair)
         elif is_alone:
-            self._flush(pair)  # nothing else is on its way: no need to wait for company
+            self._flush(pair)  # nothing else is on its way, nor is it likely that company comes in this turn
         else:
             self._flush_soon(pair)
         return receipt

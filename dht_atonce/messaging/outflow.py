@@ -53,6 +53,7 @@ class Outflow:
         "_waiting",
         "base",
         "delivered",
+        "last_count",
         "queued",
         "queued_bytes",
     )
@@ -63,6 +64,8 @@ class Outflow:
         self.base = base
         self.delivered = 0
         """Messages that were ever acknowledged, withdrawn ones left out."""
+        self.last_count = 0
+        """How many messages were taken last for the first time."""
         self._next_seq = base
         self._limit = base - 1 + config.first_window
         self._waiting: deque[Batch] = deque()
@@ -88,6 +91,11 @@ class Outflow:
     def has_unsent(self) -> bool:
         """Whether something was never sent."""
         return bool(self._waiting)
+
+    @property
+    def has_flight(self) -> bool:
+        """Whether something was sent and is not acknowledged."""
+        return bool(self._flight)
 
     @property
     def has_more(self) -> bool:
@@ -260,7 +268,8 @@ class Outflow:
                 self._open = None
             batch.was_sent = True
             batch.seq0 = seq0 = self._next_seq
-            self._next_seq = seq0 + len(batch.messages)
+            self.last_count = count = len(batch.messages)
+            self._next_seq = seq0 + count
             flight.append(batch)
             self._flight_bytes += batch.size
             run = Run(batch.kind, seq0, batch.messages)
