@@ -6,8 +6,10 @@ push ──▶ waiting ──take()──▶ flight ──on_ack()──▶ deli
       expired, refused                   unknown
 """
 
+from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Sequence
+from itertools import islice
 from math import inf
 from typing import Final
 
@@ -216,10 +218,13 @@ class Outflow:
 
     def on_held(self, ranges: Sequence[tuple[int, int]]) -> None:
         """The receiver holds these, (first, count), behind a gap: they need not be sent again."""
-        for batch in self._flight:
-            end = batch.seq0 + len(batch.messages)
-            if not batch.held and any(first <= batch.seq0 and end <= first + count for first, count in ranges):
-                batch.held = True
+        flight = self._flight
+        for first, count in ranges:
+            at, end = bisect_left(flight, first, key=_first), bisect_right(flight, first + count, key=_end)
+            # What is said again and again must not cost more than to find it: both ends stand for what is between them.
+            if at < end and not (flight[at].held and flight[end - 1].held):
+                for batch in islice(flight, at, end):
+                    batch.held = True
 
     def on_limit(self, limit: int) -> None:
         """The receiver has room for numbers up to `limit`."""
@@ -327,3 +332,11 @@ class Outflow:
         still += [batch.deadline for batch in self._waiting]
         self._expiry = min(still, default=inf)
         return late + expired
+
+
+def _first(batch: Batch) -> int:
+    return batch.seq0
+
+
+def _end(batch: Batch) -> int:
+    return batch.seq0 + len(batch.messages)
