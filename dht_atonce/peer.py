@@ -407,6 +407,9 @@ class Peer:
         """
         if self._membership.closed:
             raise PeerClosed("this peer is closed")
+        inbox = self._membership.inbox
+        if inbox is not None and self._membership.started.is_set():
+            return self._durable.read(inbox)
         return self._read()
 
     async def _read(self) -> AsyncIterator[Message]:

@@ -117,17 +117,18 @@ class Durable:
 
     async def read(self, inbox: Inbox) -> AsyncIterator[Message]:
         """Messages from `inbox` and durable ones, as they come; ends as `inbox.read` does."""
-        plain, receiving = inbox.read(), self._receiving
+        receiving, pop = self._receiving, inbox.pop
         while receiving is not None and not self._closed:
-            durable = receiving.take()
+            durable = receiving.take() if receiving.has_ready else None
             if durable is not None:
                 yield durable
-            if len(inbox):
-                yield await anext(plain)
-            elif durable is None:
+            plain = pop()
+            if plain is not None:
+                yield plain
+            elif durable is None and not receiving.has_ready:  # what there was had expired
                 receiving.arrived.clear()
                 await receiving.arrived.wait()
-        async for message in plain:
+        async for message in inbox.read():
             yield message
 
     # --- of `Service` ---

@@ -141,6 +141,11 @@ class Receiving:
 
     # --- the app's side ---
 
+    @property
+    def has_ready(self) -> bool:
+        """Whether `take` may have something to give."""
+        return bool(self._ready)
+
     def take(self) -> DurableMessage | None:
         """The next message for the app; None: there is none now."""
         while self._ready:

@@ -99,18 +99,23 @@ class Inbox:
         self._closed = True
         self._wake()
 
+    def pop(self) -> Message | None:
+        """The next message; None: there is none now."""
+        chunks = self._chunks
+        if not chunks:
+            return None
+        chunk = chunks[0]
+        data = chunk.messages.pop()
+        if not chunk.messages:
+            chunks.popleft()
+            self._count_out(chunk)
+        return Message(chunk.sender, data)
+
     async def read(self) -> AsyncIterator[Message]:
         """All messages, as they come. Several readers share them out."""
-        chunks = self._chunks
         while True:
-            while chunks:
-                chunk = chunks[0]
-                sender, messages = chunk.sender, chunk.messages
-                while messages:
-                    yield Message(sender, messages.pop())
-                if chunks and chunks[0] is chunk:  # else another reader got to its end
-                    chunks.popleft()
-                    self._count_out(chunk)
+            while (message := self.pop()) is not None:
+                yield message
             if self._closed:
                 return
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
