@@ -25,8 +25,8 @@ from dht_atonce.messaging.receipts import Receipt, State
 CONFIG, LINK = MessagingConfig(), LinkConfig()
 ALICE, BOB, CAROL, MALLORY = range(1, 5)
 MAX_SEQ = 1 << 62
-SLOW_S = 1.0
-"""No honest message may take so long to be acknowledged: some hundred times what it takes on an idle machine."""
+SLOW_S = 2.0
+"""No honest message may take so long to be acknowledged: idle machines need milliseconds, this is for busy ones."""
 
 
 async def greeted(street: Street, victim: Person, number: int = MALLORY, **options: int) -> Stranger:
@@ -213,24 +213,21 @@ DEAF = {"RCVHWM": 1, "RCVBUF": 4096}
 
 
 @pytest.mark.parametrize("size", [10, 59_000])
-async def test_for_who_never_reads_little_is_sent_and_no_more_is_queued_than_may_be(size: int) -> None:
+@pytest.mark.parametrize("window", [CONFIG.first_window, MAX_SEQ], ids=["first window", "all the world"])
+async def test_for_who_never_reads_little_is_sent_and_no_more_is_queued_than_may_be(window: int, size: int) -> None:
     config = replace(CONFIG, max_waiting=20_000, max_waiting_bytes=16 << 20)
-    fits = CONFIG.window_bytes // (size + MESSAGE_OVERHEAD)
+    most = min(window, CONFIG.window_messages, CONFIG.window_bytes // (size + MESSAGE_OVERHEAD))
     async with Street() as street:
         alice, bob = street.person(ALICE, config=config), street.person(BOB)
         async with Talk(bob, alice) as talk:
             mallory = await greeted(street, alice, **DEAF)
+            await mallory.say(Frame(0, 1, 0, [b"I have room"], [Window(window)]))
+            await until(lambda: alice.heard(mallory.id))
             receipts = post_until_full(alice, mallory, bytes(size))
             assert len(receipts) <= 20_000
             assert (len(receipts) - 1) * size < 16 << 20
             await talk.go_on(100)
-            most = min(CONFIG.first_window, fits)  # nobody said that there is room for more
             assert most - CONFIG.frame_messages < count_sent(receipts) <= most
-            await mallory.say(Frame(0, 0, 0, [], [Window(MAX_SEQ)]))
-            most = min(CONFIG.window_messages, fits)
-            await until(lambda: receipts[max(most - CONFIG.frame_messages, 0)].state is State.SENT)
-            await talk.go_on(100)
-            assert count_sent(receipts) <= most
             with pytest.raises(QueueFull):
                 alice.messenger.post(mallory.id, bytes(size))
         assert talk.slowest_s < SLOW_S
