@@ -1,7 +1,7 @@
 """`Peer`: what an app uses."""
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Protocol, TypeVar, overload
@@ -24,6 +24,7 @@ from dht_atonce.messaging.curve import system_host
 from dht_atonce.messaging.inbox import Message
 from dht_atonce.messaging.messenger import Messenger
 from dht_atonce.messaging.receipts import Receipt
+from dht_atonce.messaging.service import OnMessage
 from dht_atonce.presence.around import AROUND, MAX_TEXT, Neighbour, list_around
 from dht_atonce.presence.watching import PresenceWatch, PresenceWatcher
 from dht_atonce.profile import Profile
@@ -76,6 +77,7 @@ class Peer:
         self._presence = PresenceWatcher(membership.started)
         self._rooms = Rooms()
         self._streams = Streams(int.from_bytes(membership.incarnation[:6]))
+        self._on_message: OnMessage | None = None
         self._features: list[Feature] = [
             self._access,
             self._calls,
@@ -160,6 +162,8 @@ class Peer:
         return _Opening(opened)
 
     def _start(self, node: DhtNode, messenger: Messenger) -> None:
+        if self._on_message is not None:
+            messenger.on_message(self._on_message)
         for feature in self._features:
             feature.start(node, messenger)
 
@@ -303,6 +307,18 @@ class Peer:
             return self._durable.post(_peer_id(to), data, expires_s)
         return self._membership.messenger.post(_peer_id(to), data, timeout_s)
 
+    def post_many(self, to: Iterable[PeerId | str], data: bytes, timeout_s: float | None = None) -> list[Receipt]:
+        """`post` the same message of at most 60,000 B to each of `to`; their receipts, in that order.
+
+        Nobody has to wait for another one. The receipt of whoever has too much waiting is `expired` at once, and raises
+        `QueueFull` when it is awaited. What is said so to one peer in one turn of the loop travels together.
+
+        timeout_s: until a message that is not acknowledged has expired, or its outcome is unknown (default 10).
+
+        Raises `PeerIdError`, `MessageTooLarge`, `PeerClosed`: then nothing was queued for anybody.
+        """
+        return self._membership.messenger.post_many([_peer_id(who) for who in to], data, timeout_s)
+
     @overload
     async def send(self, to: PeerId | str, data: bytes, timeout_s: float | None = None) -> None: ...
 
@@ -411,6 +427,21 @@ class Peer:
         if inbox is not None and self._membership.started.is_set():
             return self._durable.read(inbox)
         return self._read()
+
+    def on_message(self, callback: OnMessage | None) -> None:
+        """Have `callback` called with each message in the moment in which it comes, instead of having it wait for
+        `messages()`: the quickest way to an answer. None: messages wait for `messages()` again.
+
+        It must not block, and everybody else waits while it runs; `post` may be called in it. A message counts as
+        delivered when it returns; what it raises goes to the loop's exception handler, and the message counts as
+        delivered all the same. What came before it was set still waits for `messages()`, and so do durable messages,
+        always. May be called before the peer is in a network. Raises `PeerClosed`.
+        """
+        if self._membership.closed:
+            raise PeerClosed("this peer is closed")
+        self._on_message = callback
+        if self._membership.started.is_set():
+            self._membership.messenger.on_message(callback)
 
     async def _read(self) -> AsyncIterator[Message]:
         await self._membership.started.wait()  # who keeps trying may not know its network yet

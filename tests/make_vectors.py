@@ -12,6 +12,16 @@ from typing import Any
 
 import msgspec
 from support import INCARNATION, NOW, identity, node_key, signed_by_hand
+from vectors_of_kinds import (
+    LATER,
+    Vector,
+    call_messages,
+    durable_notes,
+    file_words,
+    plain,
+    room_messages,
+    stream_messages,
+)
 
 from dht_atonce.codec import encode
 from dht_atonce.config import NetworkConfig
@@ -27,15 +37,12 @@ from dht_atonce.dht.sealing import (
     key_request,
 )
 from dht_atonce.discovery import seed_wire
-from dht_atonce.durable import wire as durable
 from dht_atonce.endpoints import Address, pack_address
 from dht_atonce.identity import node_id
 from dht_atonce.messaging import frames
 from dht_atonce.records import GONE, MembershipRecord, PresenceRecord, Record, ValueRecord
 
 FOLDER = Path(__file__).parent / "vectors"
-
-Vector = dict[str, Any]
 
 ALICE, BOB, SEED = identity(1), identity(2), identity(3)
 NODE_A, NODE_B = node_key(1), node_key(2)
@@ -52,9 +59,6 @@ IPV6 = Address("2001:db8::7", 4660)
 TIME_MS = NOW * 1000 + 250
 EXPIRES = NOW + 3600
 SEQ = NOW * 1_000_000
-
-LATER = [["later"], 7, b"\xff"]
-"""What a later minor version might append."""
 
 
 def presence(network: NetworkConfig = NETWORK, **says: Any) -> PresenceRecord:
@@ -275,16 +279,7 @@ def bodies() -> dict[str, list[Vector]]:
 
 
 def _body(message: wire.Request | wire.Reply) -> Vector:
-    return {"type": type(message).__name__, "fields": _plain(message), "body": encode(message).hex()}
-
-
-def _plain(message: Any) -> dict[str, Any]:
-    def plain(field: Any) -> Any:
-        if isinstance(field, list):
-            return [plain(item) for item in field]
-        return field.hex() if isinstance(field, bytes) else field
-
-    return {name: plain(getattr(message, name)) for name in message.__struct_fields__}
+    return {"type": type(message).__name__, "fields": plain(message), "body": encode(message).hex()}
 
 
 def _later(message: wire.Request | wire.Reply) -> Vector:
@@ -394,7 +389,7 @@ def seed_messages() -> dict[str, list[Vector]]:
         seed_wire.Nope(0, seed_wire.NopeCode.OTHER_NETWORK, "this seed serves another network"),
     ]
     return {
-        "challenge body": [{"fields": _plain(_challenge_body(body)), "body": body.hex()}],
+        "challenge body": [{"fields": plain(_challenge_body(body)), "body": body.hex()}],
         "signatures": [
             {
                 "title": "challenge",
@@ -415,7 +410,7 @@ def seed_messages() -> dict[str, list[Vector]]:
             },
         ],
         "messages": [
-            {"type": type(message).__name__, "fields": _plain(message), "message": encode(message).hex()}
+            {"type": type(message).__name__, "fields": plain(message), "message": encode(message).hex()}
             for message in messages
         ],
         "later messages": [
@@ -453,7 +448,7 @@ def link_frames() -> dict[str, list[Vector]]:
                 "seq0": frame.seq0,
                 "ack": frame.ack,
                 "messages": [None if message is None else message.hex() for message in frame.messages],
-                "specials": [{"type": type(special).__name__, **_plain(special)} for special in frame.specials],
+                "specials": [{"type": type(special).__name__, **plain(special)} for special in frame.specials],
                 "frame": frames.write_frame(frame).hex(),
             }
             for title, frame in examples
@@ -468,31 +463,6 @@ def link_frames() -> dict[str, list[Vector]]:
     }
 
 
-def durable_notes() -> dict[str, list[Vector]]:
-    """Durable messages: what messages of kind 1 hold."""
-    round_ = bytes(range(8))
-    examples: list[tuple[str, durable.Note]] = [
-        ("a message", durable.Parcel(round_, 5, bytes(range(16)), 1_800_000_000_000, b"hello")),
-        ("an empty one", durable.Parcel(round_, 0, bytes(16), 0, b"")),
-        ("acknowledged", durable.Stored(round_, 6)),
-        ("refused", durable.Refused(round_, durable.Why.FULL)),
-        ("never again", durable.Settled(round_, 2**32 - 1)),
-    ]
-    return {
-        "notes": [
-            {"title": title, "type": type(note).__name__, **_plain(note), "note": durable.pack(note).hex()}
-            for title, note in examples
-        ],
-        "later notes": [
-            {
-                "title": "an appended field",
-                "note": encode([2, round_, 6, *LATER]).hex(),
-                "same_as": durable.pack(durable.Stored(round_, 6)).hex(),
-            }
-        ],
-    }
-
-
 FILES = {
     "names": names,
     "records": records,
@@ -501,6 +471,10 @@ FILES = {
     "seed": seed_messages,
     "frames": link_frames,
     "durable": durable_notes,
+    "calls": call_messages,
+    "streams": stream_messages,
+    "files": file_words,
+    "rooms": room_messages,
 }
 
 

@@ -14,7 +14,8 @@ from dht_atonce.dht.contact import Contact, unpack_contact
 from dht_atonce.dht.sealing import PacketType
 from dht_atonce.endpoints import Address, Family, unpack_address
 from dht_atonce.errors import WireError
-from fuzz import forgery, runner, targets
+from dht_atonce.messaging import frames
+from fuzz import forgery, links, runner, targets
 from fuzz.mutation import MAX_INPUT, Mutator
 
 INPUTS = 400
@@ -54,6 +55,25 @@ def test_inputs_reach_what_lies_behind_the_first_check() -> None:
         assert (counters["dht.answered"], counters["dht.stored"]) == (4, 1)
 
 
+def test_frames_reach_what_lies_behind_a_link() -> None:
+    with contextlib.closing(links.FuzzedMessenger()) as fed:
+        target = targets.make("link")
+        target.close()
+        for frame in target.corpus * 3:
+            fed.feed(frame)
+        counters = fed.messenger.counters
+        for name in ("messaging.received", "messaging.delivered", "messaging.unknown_kind", "calls.served"):
+            assert counters[name] > 3, name
+
+
+def careless_frame(data: bytes) -> frames.MessageFrame:
+    """Like `read_frame`, but for one number that it cannot count."""
+    frame = frames.read_frame(data)
+    if frame.ack == (1 << 63) - 1:
+        raise IndexError("index out of range")
+    return frame
+
+
 def careless_address(data: bytes) -> Address:
     """Like `unpack_address`, but for the error with which it refuses a length."""
     if len(data) not in (6, 18):
@@ -72,6 +92,7 @@ def careless_contacts(raw: list[bytes], family: Family, *, local: bool) -> list[
         ("signed-record", "dht_atonce.records.record.unpack_address", careless_address),
         ("state", "dht_atonce.profile.unpack_address", careless_address),
         ("reply", "dht_atonce.dht.crawl.unpack_contacts", careless_contacts),
+        ("link", "dht_atonce.messaging.linking.read_frame", careless_frame),
     ],
 )
 def test_a_careless_parser_is_found_out(

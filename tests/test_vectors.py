@@ -8,6 +8,7 @@ import asyncio
 import base64
 import hashlib
 import json
+from collections.abc import Callable
 from typing import Any
 
 import make_vectors
@@ -17,9 +18,11 @@ import nacl.public
 import nacl.secret
 import nacl.signing
 import pytest
+import vectors_of_kinds
 from support import NOW, Stranger, start_node, virtual
 
 from atonce_sim.world import World
+from dht_atonce.calls import wire as calls
 from dht_atonce.codec import decode, encode
 from dht_atonce.config import NetworkConfig
 from dht_atonce.dht import wire
@@ -50,6 +53,9 @@ from dht_atonce.records import (
     topic_key,
     value_key,
 )
+from dht_atonce.rooms import wire as rooms
+from dht_atonce.streams import files
+from dht_atonce.streams import wire as streams
 
 FILES = {name: json.loads((make_vectors.FOLDER / f"{name}.json").read_text("utf-8")) for name in make_vectors.FILES}
 
@@ -466,3 +472,131 @@ def test_durable_notes(vector: dict[str, Any]) -> None:
 @vectors("durable", "later notes")
 def test_a_later_minor_version_of_a_durable_note_is_understood(vector: dict[str, str]) -> None:
     assert durable.unpack(unhex(vector["note"])) == durable.unpack(unhex(vector["same_as"]))
+
+
+# --- Requests, streams, files and rooms ---
+
+TAGS: dict[str, dict[str, int]] = {
+    "calls": {"Call": 1, "Reply": 2, "Failed": 3, "Cancel": 4},
+    "streams": {"Open": 1, "Data": 2, "Credit": 3, "End": 4, "Reset": 5},
+    "files": {"Want": 1, "Offer": 2, "Take": 3, "From": 4, "Done": 5, "No": 6},
+    "rooms": {
+        "Join": 0,
+        "ForwardJoin": 1,
+        "Neighbour": 2,
+        "NeighbourReply": 3,
+        "Disconnect": 4,
+        "Shuffle": 5,
+        "ShuffleReply": 6,
+        "Welcome": 7,
+        "Say": 8,
+        "Have": 9,
+        "Want": 10,
+        "Prune": 11,
+        "Digest": 12,
+        "AskRoster": 13,
+        "Past": 14,
+        "Whisper": 15,
+    },
+}
+"""As docs/wire.md gives them."""
+
+
+def read_word(data: bytes) -> Any:
+    return decode(files.TALK, data)
+
+
+READERS: dict[str, Callable[[bytes], Any]] = {
+    "calls": calls.read,
+    "streams": streams.read_message,
+    "files": read_word,
+    "rooms": rooms.read_message,
+}
+
+
+def of_kinds(group: str) -> pytest.MarkDecorator:
+    """Parametrize with a group of vectors of all kinds: the name of the file, and a vector."""
+    found = [(name, vector) for name in READERS for vector in FILES[name].get(group, [])]
+    return pytest.mark.parametrize(("name", "vector"), found, ids=[f"{name}: {one['title']}" for name, one in found])
+
+
+def check_message(name: str, vector: dict[str, Any], message: bytes) -> Any:
+    """The code reads it as what the vector says, and so does msgpack alone."""
+    read = READERS[name](message)
+    assert type(read).__name__ == vector["type"]
+    assert vectors_of_kinds.plain(read) == vector["fields"]
+    raw = plain(msgspec.msgpack.decode(message))
+    assert raw == [TAGS[name][vector["type"]], *vector["fields"].values()]
+    return read
+
+
+@of_kinds("messages")
+def test_messages_of_kinds(name: str, vector: dict[str, Any]) -> None:
+    message = unhex(vector["message"])
+    read = check_message(name, vector, message)
+    if isinstance(read, streams.Data) and b"\xc6" in message:
+        assert streams.write_data(read.mine, read.number, [read.data], len(read.data)) == message
+        assert message == encode(read).replace(b"\xc4\x05hello", b"\xc6\0\0\0\x05hello")
+    else:
+        assert encode(read) == message
+
+
+def test_there_is_a_vector_of_each_type_of_message() -> None:
+    for name, tags in TAGS.items():
+        group = "words" if name == "files" else "messages"
+        assert {vector["type"] for vector in FILES[name][group]} == set(tags)
+
+
+@of_kinds("later messages")
+def test_a_later_minor_version_of_a_message_is_understood(name: str, vector: dict[str, str]) -> None:
+    assert READERS[name](unhex(vector["message"])) == READERS[name](unhex(vector["same_as"]))
+
+
+@of_kinds("later words")
+def test_a_later_minor_version_of_a_word_is_understood(name: str, vector: dict[str, str]) -> None:
+    assert READERS[name](unhex(vector["message"])) == READERS[name](unhex(vector["same_as"]))
+
+
+@of_kinds("refused messages")
+def test_refused_messages_of_kinds(name: str, vector: dict[str, str]) -> None:
+    with pytest.raises(WireError):
+        READERS[name](unhex(vector["message"]))
+
+
+@of_kinds("words")
+def test_words_about_files(name: str, vector: dict[str, Any]) -> None:
+    word = unhex(vector["word"])
+    assert int.from_bytes(word[:2], "big") == len(word) - 2
+    assert encode(check_message(name, vector, word[2:])) == word[2:]
+
+
+@vectors("rooms", "statements")
+def test_statements_in_rooms(vector: dict[str, Any]) -> None:
+    who, network = Identity(unhex(vector["secret_seed"])), NetworkConfig(name=vector["network"])
+    room, data, signature = (unhex(vector[name]) for name in ("room", "data", "signature"))
+    session, stream, seq = vector["session"], vector["stream"], vector["seq"]
+    signed = rooms.signed_bytes(network.network_id, room, who.id.key, session, stream, seq, data)
+    assert who.sign(signed) == signature
+    assert topic_key(network, vector["topic"]) == room
+    assert who.id.key.hex() == vector["author"]
+    if stream in (rooms.Stream.HERE, rooms.Stream.GONE):
+        says = (vector["said"], vector["name"])
+        assert rooms.here_of(data) == says
+        assert rooms.here_data(*says) == vector["said"].to_bytes(8, "big") + vector["name"].encode() == data
+    elif stream == rooms.Stream.SUSPECT:
+        about, *numbers = unhex(vector["about"]), vector["its_session"], vector["its_seq"]
+        assert rooms.suspect_of(data) == (about, *numbers)
+        assert rooms.suspect_data(about, *numbers) == about + b"".join(n.to_bytes(8, "big") for n in numbers) == data
+
+    network_id = blake2b(16, bytes([len(vector["network"])]) + vector["network"].encode())
+    when = session.to_bytes(8, "big") + bytes([stream]) + seq.to_bytes(8, "big")
+    by_hand = b"atonce room 1" + network_id + room + unhex(vector["author"]) + when + data
+    assert nacl.signing.SigningKey(unhex(vector["secret_seed"])).sign(by_hand).signature == signature
+
+
+@vectors("rooms", "sums")
+def test_sums_over_the_members_of_a_room(vector: dict[str, Any]) -> None:
+    total = 0
+    for author, session, seq in vector["members"]:
+        total ^= int.from_bytes(blake2b(8, unhex(author) + session.to_bytes(8, "big") + seq.to_bytes(8, "big")), "big")
+    assert total == vector["sum"]
