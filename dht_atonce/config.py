@@ -278,8 +278,9 @@ class LinkConfig:
     max_links: int = 1024
     max_links_per_ip: int = 16
     """Off for loopback, where all peers of a machine share one address."""
-    high_water_mark: int = 10_000
-    """Frames queued in libzmq per connection; the window above is what really bounds them."""
+    high_water_mark: int = 256
+    """Frames queued in libzmq per connection and way: the window bounds what honest peers have there, but not what is
+    queued for one that acknowledges what it never read, or comes from one that floods while we stand still."""
     drain: int = 128
     """Frames handled per wake-up of the loop."""
 
@@ -370,7 +371,7 @@ class MessagingConfig:
     frame_bytes: int = 60_000
     inbox_messages: int = 32_768
     """Messages that wait for the app. One sender gets half of it at most. Where there is no room nothing is accepted or
-    acknowledged, and senders wait; but whoever has nothing in it has room for one frame."""
+    acknowledged, and senders wait; but whoever has nothing in it has room for one frame, until there are twice as many."""
     inbox_bytes: int = 64 << 20
     retransmit_s: float = 0.25
     retransmit_max_s: float = 2.0

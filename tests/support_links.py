@@ -14,7 +14,7 @@ from dht_atonce.config import LinkConfig, MessagingConfig, NetworkConfig
 from dht_atonce.endpoints import Address
 from dht_atonce.identity import Identity, PeerId
 from dht_atonce.messaging.curve import CurveNet
-from dht_atonce.messaging.frames import Bye, Frame, Hello, MessageFrame, read_frame, write_frame
+from dht_atonce.messaging.frames import Bye, Frame, Hello, read_frame, write_frame
 from dht_atonce.messaging.inbox import Message
 from dht_atonce.messaging.messenger import Messenger
 from dht_atonce.records import PresenceRecord, RecordParser
@@ -127,7 +127,7 @@ class Stranger:
         self.identity = identity(number)
         self.id = self.identity.id
         self.token = b""
-        self.heard: list[MessageFrame] = []
+        self.heard: list[Frame] = []
         """Frames that came and were read."""
         self.sock: zmq.asyncio.Socket = context.socket(zmq.DEALER)
         for name, value in {"LINGER": 0, "RECONNECT_IVL": -1, **options}.items():
@@ -156,7 +156,7 @@ class Stranger:
         await self.say(Frame(0, 1 if messages else 0, 0, list(messages), [hello]))
         return self
 
-    async def hear(self, wanted: Callable[[MessageFrame], object]) -> MessageFrame:
+    async def hear(self, wanted: Callable[[Frame], object]) -> Frame:
         """Read until a frame comes that is `wanted`."""
         async with asyncio.timeout(WAIT_S):
             while True:
@@ -165,7 +165,7 @@ class Stranger:
                 if wanted(frame):
                     return frame
 
-    async def hear_hello(self) -> MessageFrame:
+    async def hear_hello(self) -> Frame:
         return await self.hear(lambda frame: any(isinstance(special, Hello) for special in frame.specials))
 
     async def hear_bye(self) -> Bye:

@@ -66,7 +66,7 @@ def test_frames_reach_what_lies_behind_a_link() -> None:
             assert counters[name] > 3, name
 
 
-def careless_frame(data: bytes) -> frames.MessageFrame:
+def careless_frame(data: bytes) -> frames.Frame:
     """Like `read_frame`, but for one number that it cannot count."""
     frame = frames.read_frame(data)
     if frame.ack == (1 << 63) - 1:

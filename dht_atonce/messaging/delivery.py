@@ -80,11 +80,14 @@ class Delivery:
         """A frame came. Gives what is new, as far as there is room for it, and the batches that it settled."""
         outflow = self.outflow
         settled = outflow.on_ack(frame.ack) if frame.ack >= outflow.base else []
+        held: Held | None = None
         for special in frame.specials:
             if isinstance(special, Window):
                 outflow.on_limit(min(special.limit, _MAX_SEQ))
             elif isinstance(special, Held):
-                outflow.on_held(special.ranges)
+                held = special  # one names all that there is
+        if held is not None:
+            outflow.on_held(held.ranges)
         if not frame.messages or frame.seq0 >= _MAX_SEQ:
             return [], settled
         return self.inflow.on_messages(frame.kind, frame.seq0, frame.messages, room), settled

@@ -75,7 +75,10 @@ class Inbox:
         room = (free - share) // 2  # each message makes the share larger and what is free smaller
         if room >= self._frame_messages:
             return room
-        return max(room, self._frame_messages - share if size < self._frame_bytes else 0, 0)
+        if size >= self._frame_bytes or self._bytes >= 2 * self._config.inbox_bytes:
+            return max(room, 0)
+        # A frame for everybody, but not for any number of names.
+        return max(room, min(self._frame_messages - share, 2 * self._messages - self._count), 0)
 
     def put(self, sender: PeerId, messages: list[bytes]) -> None:
         """Add messages for which there was room."""

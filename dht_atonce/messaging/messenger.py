@@ -291,8 +291,8 @@ class Messenger:
                 service.take(pair.peer_id, one.messages)
             else:
                 self.counters["messaging.unknown_kind"] += len(one.messages)
-        if frame.messages and delivery.inflow.expected < frame.seq0 + len(frame.messages):
-            self.counters["messaging.not_taken"] += frame.seq0 + len(frame.messages) - delivery.inflow.expected
+        if frame.messages and frame.seq0 <= (expected := delivery.inflow.expected) < frame.seq0 + len(frame.messages):
+            self.counters["messaging.not_taken"] += frame.seq0 + len(frame.messages) - expected
         if settled:
             self.counters["messaging.delivered"] += outflow.delivered - before
             for batch in settled:
