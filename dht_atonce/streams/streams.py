@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from functools import partial
 from math import inf
 
+from dht_atonce.codec import read_each
 from dht_atonce.dht.node import DhtNode
 from dht_atonce.errors import (
     DeliveryUnknown,
@@ -16,7 +17,6 @@ from dht_atonce.errors import (
     QueueFull,
     StreamBroken,
     StreamReset,
-    WireError,
 )
 from dht_atonce.identity import PeerId
 from dht_atonce.messaging.frames import MAX_FRAME_MESSAGES, Kind
@@ -179,12 +179,7 @@ class Streams:
             return True
         side = self._side(sender)
         mux = side.mux
-        for data in messages:
-            try:
-                message = read_message(data)
-            except WireError:
-                self._counters["streams.bad_message"] += 1
-                continue
+        for message in read_each(read_message, messages, self._counters, "streams.bad_message"):
             untaken = sum(one.peer == sender for one in self._untaken) if isinstance(message, Open) else 0
             flow, is_new = mux.on_message(message, untaken)
             if flow is not None and is_new and flow.name.startswith(OUR_NAMES) and not self._takers[flow.name]:
