@@ -75,6 +75,13 @@ def test_the_library_has_what_is_promised() -> None:
     assert list(library()) == sorted(library())
 
 
+def test_the_documentation_lists_the_library() -> None:
+    text = (Path(__file__).resolve().parent.parent / "docs" / "simulation.md").read_text()
+    scenarios = [load_scenario(name) for name in library()]
+    rows = [f"| `{name}` | {one.peers:,} {one.level}s | {one.question} |" for name, one in scenarios]
+    assert re.findall(r"^\| `[a-z0-9-]+` \| [0-9,]+ (?:node|peer)s \|.*$", text, re.MULTILINE) == rows
+
+
 def test_a_name_that_is_not_there_names_those_that_are() -> None:
     with pytest.raises(ConfigError) as caught:
         load_scenario("chrun")
