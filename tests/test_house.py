@@ -132,9 +132,11 @@ PURE = [
             "history",
             "hyparview",
             "machine",
+            "numbers",
             "outbox",
             "plumtree",
             "roster",
+            "signing",
             "wire",
         )
     ),

@@ -19,9 +19,10 @@ from dht_atonce.rooms.config import RoomsConfig
 from dht_atonce.rooms.digests import Digests
 from dht_atonce.rooms.doorman import Doorman
 from dht_atonce.rooms.events import Entered, Left, Missed, RoomEvent, Said, Whispered
-from dht_atonce.rooms.gossip import Gossip, Sign, Verify
+from dht_atonce.rooms.gossip import Gossip
 from dht_atonce.rooms.hyparview import HyParView
 from dht_atonce.rooms.outbox import Outbox
+from dht_atonce.rooms.signing import Sign, Signer, Verify
 from dht_atonce.rooms.wire import (
     AskRoster,
     Digest,
@@ -89,7 +90,8 @@ class RoomMachine:
         self.counters = counters
         self.outbox = Outbox()
         self.views = HyParView(own, room, config, rng, self.outbox)
-        self.gossip = Gossip(own, room, network_id, session, config, rng, self.outbox, sign, verify, counters)
+        signer = Signer(own, room, network_id, session, sign, verify, counters)
+        self.gossip = Gossip(signer, room, config, rng, self.outbox, counters)
         self._doorman = Doorman(room, config, self.gossip, self.outbox, counters)
         self._digests = Digests(room, config, self.gossip, self.outbox, counters)
         self._own = own
@@ -355,7 +357,7 @@ class RoomMachine:
             self._past_left -= 1
             if statement.stream != Stream.SHOUT or statement.author == self._own:
                 continue
-            if self.gossip.is_genuine(statement) and self.gossip.authors.on_past(statement):
+            if self.gossip.signer.is_genuine(statement) and self.gossip.authors.on_past(statement):
                 self.gossip.history.add(statement, 0, is_checked=True)
                 said = Said(PeerId(statement.author), statement.data, statement.seq, 0, is_past=True)
                 self._events.append(said)
