@@ -127,6 +127,7 @@ PURE = [
             "config",
             "digests",
             "doorman",
+            "entrance",
             "events",
             "gossip",
             "history",
@@ -137,6 +138,7 @@ PURE = [
             "plumtree",
             "roster",
             "signing",
+            "vigil",
             "wire",
         )
     ),
