@@ -243,6 +243,20 @@ class Gossip:
             self._counters["rooms.asked_by_digest"] += 1
             self._outbox.say(source, Want(self._room, ranges, False))
 
+    def on_hint(self, author: bytes, session: int, highest: int) -> None:
+        """A list of members tells how far an author has come."""
+        if author != self._own:
+            self.authors.on_hint(author, session, highest)
+
+    def on_past(self, statement: Statement) -> bool:
+        """A shout that was made before we came. False: it is worth nothing."""
+        if statement.stream != Stream.SHOUT or statement.author == self._own:
+            return False
+        if not self.signer.is_genuine(statement) or not self.authors.on_past(statement):
+            return False
+        self.history.add(statement, 0, is_checked=True)
+        return True
+
     def on_member(self, statement: Statement, now: float, wall: float) -> None:
         """A list of members has this one."""
         if statement.stream != Stream.HERE or statement.author == self._own:

@@ -29,19 +29,14 @@ from dht_atonce.rooms.wire import (
     AskRoster,
     Digest,
     Disconnect,
-    ForwardJoin,
     Have,
     Join,
     Mode,
-    Neighbour,
     NeighbourReply,
     Past,
     Prune,
     RoomMessage,
     Say,
-    Shuffle,
-    ShuffleReply,
-    Stream,
     Want,
     Welcome,
     Whisper,
@@ -218,20 +213,10 @@ class RoomMachine:
                 self.counters["rooms.not_for_guests"] += 1
             case Join():
                 self._on_join(source, message, now)
-            case ForwardJoin():
-                self.views.on_forward_join(source, message, now)
-            case Neighbour():
-                self.views.on_neighbour(source, message, now)
-            case NeighbourReply():
-                self.views.on_neighbour_reply(source, message, now)
-            case Disconnect():
-                self.views.on_disconnect(source, message.leaving, now)
-            case Shuffle():
-                self.views.on_shuffle(source, message, now)
-            case ShuffleReply():
-                self.views.on_shuffle_reply(source, message)
             case AskRoster():
                 self._doorman.on_ask(source, now)
+            case _:
+                self.views.on_message(source, message, now)
         self._settle_changes(now)
 
     def on_linked(self, peer: bytes) -> None:
@@ -324,10 +309,7 @@ class RoomMachine:
         if source != self._entrance.contact or self._state is not _State.JOINING:
             return
         for statement in self._entrance.take_past(message.statements):
-            if statement.stream != Stream.SHOUT or statement.author == self._own:
-                continue
-            if self.gossip.signer.is_genuine(statement) and self.gossip.authors.on_past(statement):
-                self.gossip.history.add(statement, 0, is_checked=True)
+            if self.gossip.on_past(statement):
                 said = Said(PeerId(statement.author), statement.data, statement.seq, 0, is_past=True)
                 self._events.append(said)
 
@@ -336,12 +318,10 @@ class RoomMachine:
             self.counters["rooms.unasked"] += 1
             return
         for statement, highest in message.members:
-            if statement.author != self._own:
-                self.gossip.authors.on_hint(statement.author, statement.session, highest)
+            self.gossip.on_hint(statement.author, statement.session, highest)
             self.gossip.on_member(statement, now, wall)
         for entry in message.authors:
-            if entry.author != self._own:
-                self.gossip.authors.on_hint(entry.author, entry.session, entry.highest)
+            self.gossip.on_hint(entry.author, entry.session, entry.highest)
         if source != self._entrance.contact or message.more:
             return
         self._entrance.on_let_in()
