@@ -21,9 +21,11 @@ from atonce_sim.keyspace import as_long
 from atonce_sim.latency import mean_rtt_s
 from atonce_sim.loop import run as run_world
 from atonce_sim.measures import RUN_FIGURES, Measures, mean, quantile, quantiles
+from atonce_sim.node_residents import NodeResident
+from atonce_sim.peer_residents import ANY4, PeerResident
 from atonce_sim.population import Population, Settler
 from atonce_sim.replay import Recorder
-from atonce_sim.residents import ANY4, NodeResident, PeerResident, Resident
+from atonce_sim.residents import Resident
 from atonce_sim.results import Expectation, Invariants, ProfileLine, Run, Sample, Summary
 from atonce_sim.scenario import Scenario, condition
 from atonce_sim.stock import stock_world

@@ -9,8 +9,9 @@ from atonce_sim.hostile.underworld import Underworld
 from atonce_sim.inspection import Inspector
 from atonce_sim.letters import Letters
 from atonce_sim.measures import Measures
+from atonce_sim.peer_residents import PeerResident
 from atonce_sim.population import Life, Population
-from atonce_sim.residents import PeerResident, Resident
+from atonce_sim.residents import Resident
 from atonce_sim.scenario import (
     Arrive,
     Churn,
