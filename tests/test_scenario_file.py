@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from atonce_sim.course import span_s
 from atonce_sim.latency import LogNormal
 from atonce_sim.scenario import Churn, Condition, Join, Lookups, condition
 from atonce_sim.scenario_file import library, load_scenario, read_scenario
 from atonce_sim.sessions import Weibull
-from atonce_sim.workload import span_s
 from dht_atonce.errors import ConfigError
 
 HEAD = 'question = "Does it work?"\n\n[[steps]]\ndo = "join"\n'  # four lines

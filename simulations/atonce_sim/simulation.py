@@ -15,6 +15,7 @@ import msgspec
 
 from atonce_seed.server import SeedServer
 from atonce_sim.ciphers import PassThrough, SharedPairs
+from atonce_sim.course import span_s, step_name
 from atonce_sim.hostile.underworld import Underworld
 from atonce_sim.inspection import Health, Inspector
 from atonce_sim.keyspace import as_long
@@ -32,7 +33,7 @@ from atonce_sim.stock import stock_world
 from atonce_sim.stock_residents import StockSettler
 from atonce_sim.stopwatch import Stopwatch, peak_rss_bytes, rare_garbage, rss_bytes
 from atonce_sim.truth import Truth, Verdict
-from atonce_sim.workload import Workload, span_s, step_name
+from atonce_sim.workload import Workload
 from atonce_sim.world import EPOCH, VirtualHost, World
 from dht_atonce.cipher import CipherFactory, SodiumCipher
 from dht_atonce.config import DhtConfig, NetworkConfig
