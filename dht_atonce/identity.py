@@ -6,9 +6,9 @@ docs/wire.md section 1 has the bytes.
 import base64
 import hashlib
 import random
-from dataclasses import dataclass
 from functools import lru_cache
 
+import msgspec
 import nacl.bindings as sodium
 import nacl.exceptions
 
@@ -38,8 +38,7 @@ def _checksum(key: bytes) -> bytes:
     return hashlib.blake2b(data, digest_size=2).digest()
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class PeerId:
+class PeerId(msgspec.Struct, frozen=True, order=True, gc=False, cache_hash=True):
     """The public key of an identity, 32 B; `str()` gives the 56 characters by which people pass it on.
 
     Raises `PeerIdError` for keys that are no canonical point of the prime-order subgroup.

@@ -7,6 +7,7 @@ from collections import Counter
 import typer
 
 from soak import cuts
+from soak.restarts import Judge, act, restart
 from soak.weather import weather as one_storm
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
@@ -56,6 +57,34 @@ def redials(links: int = typer.Option(10_000, min=1)) -> None:
     lost, report = asyncio.run(cuts.redial(links))
     typer.echo(f"{time.monotonic() - began:.0f} s; not delivered: {lost}; the receiver: {report}")
     raise typer.Exit(lost > 0 or report.received != links or report.out_of_order > 0)
+
+
+@app.command()
+def restarts(
+    messages: int = typer.Option(200_000, min=1),
+    kill_every_s: float = typer.Option(4.0, min=0.5, help="Seconds between two kills of either process, about."),
+    cut_every_s: float = typer.Option(1.0, min=0, help="Seconds between two cuts of the links; 0: none."),
+    seed: int = typer.Option(1, help="Of who is killed when."),
+) -> None:
+    """Durable messages between two peers that are killed and come back elsewhere; exits 1 if a promise was broken."""
+    began = time.monotonic()
+
+    def say(judge: Judge) -> None:
+        spent_s = time.monotonic() - began
+        done = f"{len(judge.done):,} of {messages:,} done, {judge.kills} kills, {judge.again} came again"
+        typer.echo(f"{spent_s:.0f} s: {done}, {judge.resent} were sent twice, {len(judge.problems)} problems")
+
+    judge = asyncio.run(restart(messages, kill_every_s, cut_every_s, say, seed))
+    say(judge)
+    for problem in judge.problems[:20]:
+        typer.echo(problem)
+    raise typer.Exit(bool(judge.problems))
+
+
+@app.command(hidden=True)
+def actor(name: str, args: list[str]) -> None:
+    """One of the processes of `restarts`."""
+    asyncio.run(act(name, args))
 
 
 @app.command(hidden=True)

@@ -16,6 +16,7 @@ from atonce_sim.loop import run
 from atonce_sim.wires import Conditions
 from atonce_sim.world import VirtualHost, World
 from dht_atonce import AtOnceError, NetworkConfig, Peer, Receipt, State
+from dht_atonce.endpoints import SeedUrl
 from dht_atonce.errors import QueueFull
 
 __all__ = ["Outcome", "weather"]
@@ -49,7 +50,7 @@ class Sent:
 class Actor:
     """A peer on a machine of its own, over all its lives, and what its app got in each of them."""
 
-    def __init__(self, world: World, number: int, url: object) -> None:
+    def __init__(self, world: World, number: int, url: SeedUrl) -> None:
         self.world = world
         self.number = number
         self.host: VirtualHost = world.host()
@@ -65,7 +66,8 @@ class Actor:
             f"peer-{self.number}", seeds=[self._url], listen=["0.0.0.0"], host=self.host, keep_trying=True
         )
         self.id = str(self.peer.id)
-        self.lives.append(got := [])
+        got: list[tuple[str, int]] = []
+        self.lives.append(got)
         self._readers.append(asyncio.create_task(self._read(self.peer, got), name=f"app {self.number}"))
 
     async def _read(self, peer: Peer, got: list[tuple[str, int]]) -> None:

@@ -19,7 +19,7 @@ from dht_atonce.endpoints import Address, SeedUrl
 from dht_atonce.errors import LinkError
 from dht_atonce.identity import Identity, NodeKey, PeerId
 from dht_atonce.links import Link
-from dht_atonce.messaging.frames import Bye, Frame, Hello, MessageFrame, read_frame, write_frame
+from dht_atonce.messaging.frames import Bye, Frame, Hello, read_frame, write_frame
 from dht_atonce.messaging.inbox import Message
 from dht_atonce.messaging.messenger import Messenger
 from dht_atonce.peer import Peer
@@ -220,7 +220,7 @@ class Wire:
 
     def __init__(self, link: Link) -> None:
         self.link = link
-        self.heard: list[MessageFrame] = []
+        self.heard: list[Frame] = []
         self.closed = False
         link.start(lambda data: self.heard.append(read_frame(data)), lambda _: setattr(self, "closed", True))
 

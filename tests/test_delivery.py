@@ -11,6 +11,7 @@ from dataclasses import replace as changed
 from math import inf
 from random import Random
 
+import msgspec
 import pytest
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
@@ -18,8 +19,7 @@ from hypothesis import strategies as st
 from dht_atonce.config import MessagingConfig
 from dht_atonce.errors import DeliveryUnknown, NotAccepted
 from dht_atonce.messaging.delivery import Delivery, Memory
-from dht_atonce.messaging.frames import Frame, Held, Hello, MessageFrame, Window, read_frame, write_frame
-from dht_atonce.messaging.inflow import Taken
+from dht_atonce.messaging.frames import Frame, Held, Hello, Window, read_frame, write_frame
 from dht_atonce.messaging.receipts import Receipt, State
 
 CONFIG = MessagingConfig()
@@ -166,7 +166,7 @@ def test_hello_over_a_new_link_acknowledges_what_had_arrived() -> None:
     alice, bob = acquainted()
     arrived, lost = alice.say(b"arrived"), alice.say(b"lost")
     (frame,) = alice.frames()
-    bob.hear(frame._replace(messages=frame.messages[:1]))
+    bob.hear(msgspec.structs.replace(frame, messages=frame.messages[:1]))
     meet(alice, bob)
     assert states(arrived, lost) == [State.DELIVERED, State.SENT]
     assert carry(alice, bob) == [b"lost"]
@@ -419,19 +419,6 @@ def test_a_message_is_not_taken_twice_after_the_receiver_forgot_the_pair() -> No
     assert alice.outflow.queued == 0
 
 
-def test_a_pair_with_something_unconfirmed_is_not_idle() -> None:
-    # Its memory would acknowledge what is not safe yet.
-    alice, bob = acquainted()
-    alice.say(b"m")
-    (frame,) = alice.frames()
-    ((taken,), _) = bob.on_frame(read_frame(write_frame(frame)), lambda _: PLENTY)
-    assert bob.is_idle
-    bob.inflow.confirm_later(taken)
-    assert not bob.is_idle
-    bob.inflow.confirm(taken)
-    assert bob.is_idle
-
-
 # --- what a stranger may say ---
 
 huge = st.sampled_from([0, 1, 2, 2**31, 2**32, 2**62, 2**63 - 1, 2**63, 2**64 - 257, 2**64 - 1]) | st.integers(
@@ -440,7 +427,7 @@ huge = st.sampled_from([0, 1, 2, 2**31, 2**32, 2**62, 2**63 - 1, 2**63, 2**64 - 
 strange_hellos = st.builds(Hello, st.just(0), st.just(b""), st.sampled_from([b"", ALICE, BOB, b"1"]), huge, huge)
 strange_specials = st.builds(Window, huge) | st.builds(Held, st.lists(st.tuples(huge, huge), max_size=3))
 strange_frames = st.builds(
-    MessageFrame,
+    Frame,
     st.integers(0, 1),
     huge,
     huge,
@@ -479,9 +466,7 @@ def test_whoever_claims_to_be_at_the_end_of_all_numbers_does_not_take_us_there(n
 
 
 @given(st.lists(strange_hellos | strange_frames, max_size=12), st.integers(0, 3))
-def test_no_number_of_a_stranger_makes_us_raise_or_count_beyond_64_bits(
-    said: list[Hello | MessageFrame], pushed: int
-) -> None:
+def test_no_number_of_a_stranger_makes_us_raise_or_count_beyond_64_bits(said: list[Hello | Frame], pushed: int) -> None:
     alice = Machine(CONFIG, ALICE)
     alice.on_hello(Hello(0, b"", b"", 0, 0), BOB)
     now = 0.0
@@ -495,7 +480,7 @@ def test_no_number_of_a_stranger_makes_us_raise_or_count_beyond_64_bits(
             assert sum(len(one.messages) for one in taken) <= 12 * 3
         alice.say(b"m")
         for frame in alice.frames(now):
-            assert read_frame(write_frame(frame)) == MessageFrame(*frame)
+            assert read_frame(write_frame(frame)) == frame
         hello = alice.hello(b"")
         assert read_frame(write_frame(Frame(0, 0, 0, [], [hello]))).specials == [hello]
         if alice.outflow.deadline < inf:
@@ -518,7 +503,7 @@ SMALL = changed(
 )
 MAX_ROOM = 6
 PLAIN, DURABLE = 0, 1
-"""Kinds. What is durable is not acknowledged before it was confirmed."""
+"""Kinds."""
 
 
 @dataclass(eq=False)
@@ -547,8 +532,6 @@ class Side:
         self.next_number = 0
         self.taken: list[int] = []
         """All that any process of this side ever took."""
-        self.confirmed: set[int] = set()
-        """Of what is durable, what is safe."""
         self.begin()
 
     @property
@@ -568,7 +551,6 @@ class Side:
         self.room = {PLAIN: MAX_ROOM, DURABLE: MAX_ROOM}
         """How much there would be with nothing in the inbox."""
         self.inbox: dict[int, list[int]] = {PLAIN: [], DURABLE: []}
-        self.unconfirmed: list[Taken] = []
         self.last: dict[bytes, int] = {}
         """The last number that this process took from each of theirs."""
         self.meet(None)
@@ -692,15 +674,6 @@ class Courier:
             del inbox[: 1 + which // 2 % MAX_ROOM]
         self.flush(which % 2)
 
-    def confirm(self, which: int) -> None:
-        """Something is safe; not necessarily what came first."""
-        side = self.sides[which % 2]
-        if side.unconfirmed:
-            taken = side.unconfirmed.pop(which // 2 % len(side.unconfirmed))
-            side.confirmed |= {int(data) for data in taken.messages}
-            side.delivery.inflow.confirm(taken)
-            self.flush(which % 2)
-
     def squeeze(self, which: int) -> None:
         """Others fill the inbox, or leave it."""
         side = self.sides[which % 2]
@@ -759,9 +732,6 @@ class Courier:
         for one in taken:
             for data in one.messages:
                 self.enqueue(to, one.kind, int(data))
-            if one.kind == DURABLE:
-                side.unconfirmed.append(one)
-                side.delivery.inflow.confirm_later(one)
         self.flush(to)
 
     def greeted(self, line: Line, to: int, hello: Hello) -> bool:
@@ -834,7 +804,6 @@ class Courier:
                 side.states[number] = state
                 if state is State.DELIVERED:
                     assert number in other.taken, "acknowledged, but not taken"
-                    assert receipt.batch.kind == PLAIN or number in other.confirmed, "acknowledged, but not safe"
                 elif state in (State.QUEUED, State.EXPIRED, State.REFUSED):
                     assert number not in other.taken, f"taken, though it is {state}"
                     if state is not State.QUEUED:
@@ -858,11 +827,10 @@ class Courier:
         self.dial(0)
         line = self.lines[0]
         for _ in range(60):
-            while any(line.under_way) or any(side.unconfirmed or any(side.inbox.values()) for side in self.sides):
+            while any(line.under_way) or any(any(side.inbox.values()) for side in self.sides):
                 for who in (0, 1):
                     self.arrive(line, who)
                     self.read(who + 2 * (MAX_ROOM - 1))
-                    self.confirm(who)
             if not any(side.delivery.outflow.queued for side in self.sides):
                 break
             self.tick(0)
@@ -884,7 +852,6 @@ WEIGHTS = {
     "dial": 6,
     "notice": 6,
     "read": 6,
-    "confirm": 6,
     "squeeze": 4,
     "fill": 4,
     "cut": 3,
@@ -895,7 +862,7 @@ WEIGHTS = {
     "restart": 1,
 }
 STEPS = [step for step, weight in WEIGHTS.items() for _ in range(weight)]
-WIDE = {"deliver", "push", "read", "confirm", "squeeze", "fill", "cut", "withdraw"}
+WIDE = {"deliver", "push", "read", "squeeze", "fill", "cut", "withdraw"}
 """Steps that are told more than a side."""
 journeys = st.binary(min_size=600, max_size=600)
 """Two bytes are one step: what happens, and to whom or what."""

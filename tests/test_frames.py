@@ -17,7 +17,6 @@ from dht_atonce.messaging.frames import (
     Frame,
     Held,
     Hello,
-    MessageFrame,
     Special,
     Window,
     read_frame,
@@ -63,7 +62,7 @@ def test_a_frame_and_back(
     kind: int, seq0: int, ack: int, messages: list[bytes | None], specials: list[Special]
 ) -> None:
     read = read_frame(write_frame(Frame(kind, seq0, ack, messages, list(specials))))
-    assert read == MessageFrame(kind, seq0, ack, messages, specials)
+    assert read == Frame(kind, seq0, ack, messages, specials)
 
 
 def test_a_frame_is_as_specified() -> None:
@@ -101,7 +100,7 @@ def test_a_special_that_we_do_not_know_is_left_out(tag: int, fields: list[Any]) 
 def test_fields_that_a_later_minor_version_appends_are_ignored(more: list[Any]) -> None:
     hello = [1, 9, b"record", bytes(8), 1, 2, *more]
     read = read_frame(encode([0, 1, 2, [b"m"], [hello, [2, 3, "x", *more]], *more]))
-    assert read == MessageFrame(0, 1, 2, [b"m"], [Hello(9, b"record", bytes(8), 1, 2), Bye(3, "x")])
+    assert read == Frame(0, 1, 2, [b"m"], [Hello(9, b"record", bytes(8), 1, 2), Bye(3, "x")])
 
 
 # --- what is refused ---
@@ -115,7 +114,7 @@ def test_the_largest_fields_are_read() -> None:
         Window(2**64 - 1),
     ]
     frame = Frame(255, 2**64 - 1, 2**64 - 1, [bytes(60_000)], list(specials))
-    assert read_frame(write_frame(frame)) == MessageFrame(255, 2**64 - 1, 2**64 - 1, [bytes(60_000)], specials)
+    assert read_frame(write_frame(frame)) == Frame(255, 2**64 - 1, 2**64 - 1, [bytes(60_000)], specials)
 
 
 def test_256_messages_are_read_and_257_are_not() -> None:
@@ -206,13 +205,13 @@ def test_nesting_without_end_is_refused() -> None:
 @example(b"\x95\x00\x00\x00\x90\x91\x92\x05\xa1\xff")  # … and with a str that is not UTF-8
 def test_bytes_are_read_or_refused_and_nothing_else(data: bytes) -> None:
     with contextlib.suppress(WireError):
-        assert isinstance(read_frame(data), MessageFrame)
+        assert isinstance(read_frame(data), Frame)
 
 
 @given(st.lists(anything, min_size=4, max_size=6))
 def test_msgpack_of_anything_is_read_or_refused(fields: list[Any]) -> None:
     with contextlib.suppress(WireError):
-        assert isinstance(read_frame(encode(fields)), MessageFrame)
+        assert isinstance(read_frame(encode(fields)), Frame)
 
 
 @given(message_lists, specials_of_all_sorts, st.data())
@@ -222,4 +221,4 @@ def test_a_frame_with_a_byte_changed_is_read_or_refused(
     raw = bytearray(write_frame(Frame(0, 1, 1, messages, list(specials))))
     raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
     with contextlib.suppress(WireError):
-        assert isinstance(read_frame(bytes(raw)), MessageFrame)
+        assert isinstance(read_frame(bytes(raw)), Frame)

@@ -36,9 +36,9 @@ def hear(inflow: Inflow, first: int, count: int, free: Callable[[int], int] = PL
 def test_what_comes_in_order_is_taken_and_acknowledged() -> None:
     inflow = Inflow(CONFIG)
     assert (inflow.ack, inflow.ack_due) == (0, False)
-    assert inflow.on_messages(0, 1, [b"1", b"2"], PLENTY) == [Taken(0, 1, [b"1", b"2"])]
+    assert inflow.on_messages(0, 1, [b"1", b"2"], PLENTY) == [Taken(0, [b"1", b"2"])]
     assert (inflow.ack, inflow.ack_due, inflow.expected) == (2, True, 3)
-    assert inflow.on_messages(5, 3, [b"3"], PLENTY) == [Taken(5, 3, [b"3"])]
+    assert inflow.on_messages(5, 3, [b"3"], PLENTY) == [Taken(5, [b"3"])]
 
 
 def test_what_is_here_already_is_not_taken_again_and_yet_acknowledged() -> None:
@@ -53,7 +53,7 @@ def test_what_is_here_already_is_not_taken_again_and_yet_acknowledged() -> None:
 
 def test_withdrawn_messages_have_numbers_and_nothing_else() -> None:
     inflow = Inflow(CONFIG)
-    assert inflow.on_messages(0, 1, [b"1", None, b"3"], PLENTY) == [Taken(0, 1, [b"1", b"3"])]
+    assert inflow.on_messages(0, 1, [b"1", None, b"3"], PLENTY) == [Taken(0, [b"1", b"3"])]
     assert inflow.on_messages(0, 4, [None, None], PLENTY) == []
     assert inflow.ack == 5
 
@@ -81,7 +81,7 @@ def test_what_comes_behind_a_gap_waits_for_it_and_is_named() -> None:
 def test_what_is_held_keeps_its_kind() -> None:
     inflow = Inflow(CONFIG)
     inflow.on_messages(1, 2, [b"2"], PLENTY)
-    assert inflow.on_messages(0, 1, [b"1"], PLENTY) == [Taken(0, 1, [b"1"]), Taken(1, 2, [b"2"])]
+    assert inflow.on_messages(0, 1, [b"1"], PLENTY) == [Taken(0, [b"1"]), Taken(1, [b"2"])]
 
 
 def test_so_many_frames_are_held_and_no_more() -> None:
@@ -170,38 +170,6 @@ def test_what_may_not_have_been_heard_is_said_again() -> None:
     inflow.untell()
     assert inflow.ack_due
     assert inflow.limit(2) == 5
-
-
-# --- what somebody has to confirm ---
-
-
-def test_what_is_to_be_confirmed_is_acknowledged_after_that_and_after_all_before_it() -> None:
-    inflow = Inflow(CONFIG)
-    (first,) = inflow.on_messages(0, 1, [b"1"], PLENTY)
-    (second,) = inflow.on_messages(0, 2, [b"2"], PLENTY)
-    for taken in (first, second):
-        inflow.confirm_later(taken)
-    hear(inflow, 3, 1)
-    assert (inflow.ack, inflow.expected) == (0, 4)
-    assert inflow.has_unconfirmed
-    inflow.ack_due = False
-    inflow.confirm(second)
-    assert inflow.ack == 0
-    inflow.confirm(first)
-    assert (inflow.ack, inflow.ack_due, inflow.has_unconfirmed) == (3, True, False)
-
-
-def test_what_a_process_said_that_is_gone_is_not_confirmed_for_the_next() -> None:
-    inflow = Inflow(CONFIG)
-    (old,) = inflow.on_messages(0, 1, [b"1"], PLENTY)
-    inflow.confirm_later(old)
-    inflow.restart()
-    (new,) = inflow.on_messages(0, 1, [b"1"], PLENTY)
-    inflow.confirm_later(new)
-    inflow.confirm(old)
-    assert inflow.ack == 0
-    inflow.confirm(new)
-    assert inflow.ack == 1
 
 
 # --- the other process ---

@@ -414,6 +414,57 @@ def test_what_is_said_to_many_in_one_turn_travels_together() -> None:
     virtual(main())
 
 
+def test_who_said_much_in_one_turn_waits_for_company_with_the_next_and_who_said_one_thing_does_not() -> None:
+    async def main() -> None:
+        async with Town() as town:
+            alice, bob = town.person(ALICE), town.stranger(BOB)
+            bob.listen(lambda wire: wire.say(hello=bob.hello()))
+
+            def post(*messages: bytes) -> None:
+                for data in messages:
+                    alice.messenger.post(bob.id, data)
+
+            async def said(count: int) -> list[list[bytes | None]]:
+                """What frames it took to say so much; it is acknowledged."""
+                await until(lambda: bob.wires and len(bob.wires[0].messages) == count)
+                bob.wires[0].say(ack=count)
+                await asyncio.sleep(0.1)
+                return [frame.messages for frame in bob.wires[0].heard if frame.messages]
+
+            post(b"1")
+            await said(1)
+            post(b"2", b"3")
+            assert (await said(3))[1:] == [[b"2"], [b"3"]]  # as if a lone one would follow a lone one
+            post(b"4")
+            await said(4)
+            post(b"5")
+            await until(lambda: len(bob.wires[0].messages) == 5)
+            post(b"6", b"7")
+            await said(7)
+            post(b"8", b"9")
+            assert (await said(9))[-2:] == [[b"6", b"7"], [b"8", b"9"]]
+
+    virtual(main())
+
+
+def test_the_other_side_may_begin_while_we_go_on_talking() -> None:
+    async def main() -> None:
+        async with Town() as town:
+            alice, bob = town.person(ALICE), town.stranger(BOB)
+            bob.listen(lambda wire: wire.say(hello=bob.hello()))
+            said = 0
+            for count in (1, 3, 80):  # the first waits for the link, the next make company likely
+                said += count
+                for _ in range(count):
+                    alice.messenger.post(bob.id, b"m")
+                await until(lambda said=said: bob.wires and len(bob.wires[0].messages) == said)
+                bob.wires[0].say(ack=said)
+                await asyncio.sleep(0.1)
+            assert [len(frame.messages) for frame in bob.wires[0].heard if frame.messages][-2:] == [32, 48]
+
+    virtual(main())
+
+
 def test_of_many_one_with_a_full_queue_holds_up_nobody() -> None:
     async def main() -> None:
         async with Town() as town:

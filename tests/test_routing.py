@@ -460,6 +460,18 @@ def test_a_key_is_the_business_of_those_nearest_to_it() -> None:
             assert not router.is_responsible(OWN.long_id, target)
 
 
+def test_who_is_far_from_a_key_is_not_sure_of_it_though_it_knows_hardly_anybody_there() -> None:
+    # Its table is full near itself and thin far away. What it was given when the network was small, it answers with.
+    rng = random.Random(6)
+    router = table(k=20)
+    near = [OWN.long_id ^ rng.getrandbits(157) for _ in range(60)]  # an eighth of 480 nodes
+    far = [OWN.long_id ^ (1 << 158) ^ rng.getrandbits(158) for _ in range(8)]  # of 120
+    seat_all(router, [contact_at(one) for one in near + far])
+    target = OWN.long_id ^ (1 << 158)
+    assert router.count_nearer(target, OWN.long_id, 20) < 16
+    assert not router.is_responsible(OWN.long_id, target)
+
+
 def test_a_crowd_at_a_key_does_not_make_it_none_of_our_business() -> None:
     rng = random.Random(4)
     key = OWN.long_id ^ (1 << 153)  # among 500 nodes some four are nearer by right

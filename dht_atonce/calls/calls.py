@@ -204,7 +204,7 @@ class Calls:
         sender's replies to us and its cancellations."""
         return self._messenger.config.frame_messages
 
-    def take(self, sender: PeerId, messages: list[bytes], confirm: Callable[[], None]) -> bool:
+    def take(self, sender: PeerId, messages: list[bytes]) -> None:
         """Of `Service`."""
         for message in read_each(read, messages, self._counters, "calls.unreadable"):
             if isinstance(message, Call):
@@ -216,7 +216,6 @@ class Calls:
                     running.task.cancel()
             else:
                 self._on_reply(sender, message)
-        return True
 
     def _on_call(self, sender: PeerId, call: Call) -> None:
         untaken = self._untaken.get(sender)

@@ -36,6 +36,7 @@ __all__ = ["ID_BITS", "KBucket", "RoutingTable", "Seat", "Seating"]
 _SPLIT_EVERY = 5  # Kademlia section 4.2, b = 5: buckets away from us are split to depths that are multiples of it
 _FEWEST = 4  # neighbours that tell anything of how many nodes there are
 _UNSURE = 5  # one in so many of the k nearest to a key may be nearer than we know of
+_SPARSE = 1.5  # times farther than is to be expected the k-th nearest node to a key may be
 _MAX_NEWS = 4096  # of seats, that nobody fetched
 _LONG_S = 60.0  # who failed for longer has missed what newcomers are told
 _ALL = 1 << ID_BITS
@@ -180,13 +181,15 @@ class RoutingTable(StockRoutingTable):
         """Whether the node `long_id` (we, or one of the table) is surely one of those that the owner of `target`'s
         record stores it at.
 
-        It is if it is among the nearest, with some room, since we need not know all who are nearer; and if it is so
-        near that only somebody who chose his ids could have k nearer ones.
+        It is if it is so near that only somebody who chose his ids could have k nearer ones; or if it is among the
+        nearest of those we know, with some room, since we need not know all who are nearer. Nobody is beyond where half
+        as many again as k are to be expected, however few of them we know: tables are thin far from home.
         """
-        k = self.ksize
-        if self.count_nearer(target, long_id, k) < k - k // _UNSURE:
+        k, distance = self.ksize, long_id ^ target
+        reach = radius(self.nodes, k)
+        if distance < CROWDED * reach:
             return True
-        return long_id ^ target < CROWDED * radius(self.nodes, k)
+        return distance < _SPARSE * reach and self.count_nearer(target, long_id, k) < k - k // _UNSURE
 
     @property
     def nodes(self) -> float:

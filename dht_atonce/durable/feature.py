@@ -137,12 +137,12 @@ class Durable:
         """As many as can be waiting to be written, beside those that are."""
         return self._receiving.room(sender) if self._receiving is not None else 0
 
-    def take(self, sender: PeerId, messages: list[bytes], confirm: Callable[[], None]) -> bool:
+    def take(self, sender: PeerId, messages: list[bytes]) -> None:
         """The link's acknowledgement says only that they came: whether they are kept, `Stored` and `Refused` say. A
         slow or failing disk so holds up nothing else that the sender says."""
         sending, receiving = self._sending, self._receiving
         if sending is None or receiving is None or self._writer.is_closed:
-            return True
+            return
         parcels: list[Parcel] = []
         for note in read_each(unpack, messages, self._counters, "durable.bad_note"):
             if isinstance(note, Parcel):
@@ -156,7 +156,6 @@ class Durable:
         if parcels and not self._transient:
             receiving.on_parcels(sender, parcels)
             self._expire_at(min(parcel.expires_ms for parcel in parcels))
-        return True
 
     # --- inside ---
 

@@ -133,17 +133,18 @@ class CurveLink(ABC):
 
     def receive(self, frame: bytes) -> None:
         """A frame arrived for this link: bytes, or a view of a large one, since copies are what bulk costs."""
+        size = len(frame)
         if self.is_closed:
             self._counters["link.after_close"] += 1
         elif frame[:TOKEN_SIZE] != self._token:
             self._counters["link.bad_token"] += 1
-        elif len(frame) == TOKEN_SIZE:
+        elif size == TOKEN_SIZE:
             self.end("closed by the other side")
-        elif len(frame) > self._max_body + TOKEN_SIZE:
+        elif size > self._max_body + TOKEN_SIZE:
             self._counters["link.too_large"] += 1
         elif self._early is None:
             assert self._on_frame is not None
-            self._on_frame(frame[TOKEN_SIZE:] if len(frame) < LARGE else cast("bytes", memoryview(frame)[TOKEN_SIZE:]))
+            self._on_frame(frame[TOKEN_SIZE:] if size < LARGE else cast("bytes", memoryview(frame)[TOKEN_SIZE:]))
         elif len(self._early) < _MAX_EARLY:
             self._early.append(bytes(frame[TOKEN_SIZE:]))
         else:

@@ -8,7 +8,7 @@ an unknown outcome.
 from typing import NamedTuple
 
 from dht_atonce.config import MessagingConfig
-from dht_atonce.messaging.frames import Frame, Held, Hello, MessageFrame, Window
+from dht_atonce.messaging.frames import Frame, Held, Hello, Window
 from dht_atonce.messaging.inflow import Inflow, Room, Taken
 from dht_atonce.messaging.outflow import Outflow
 from dht_atonce.messaging.receipts import Batch
@@ -41,7 +41,7 @@ class Delivery:
     @property
     def is_idle(self) -> bool:
         """Whether `memory` is all that has to be remembered."""
-        return not self.outflow.queued and not self.inflow.has_unconfirmed
+        return not self.outflow.queued
 
     def memory(self) -> Memory:
         """What has to be remembered when all else is forgotten; only of a pair with nothing queued."""
@@ -76,10 +76,10 @@ class Delivery:
         self.outflow.rewind()
         self.inflow.untell()
 
-    def on_frame(self, frame: MessageFrame, room: Room) -> tuple[list[Taken], list[Batch]]:
+    def on_frame(self, frame: Frame, room: Room) -> tuple[list[Taken], list[Batch]]:
         """A frame came. Gives what is new, as far as there is room for it, and the batches that it settled."""
         outflow = self.outflow
-        settled = outflow.on_ack(frame.ack) if frame.ack else []
+        settled = outflow.on_ack(frame.ack) if frame.ack >= outflow.base else []
         for special in frame.specials:
             if isinstance(special, Window):
                 outflow.on_limit(min(special.limit, _MAX_SEQ))
@@ -91,18 +91,19 @@ class Delivery:
 
     # --- drain ---
 
-    def take_frame(self, now: float, room: int) -> Frame | None:
-        """The next frame to send, None if there is none. Acknowledgements and the `room` that we have ride along or go
-        alone."""
+    def take_frame(self, now: float, room: int | None = None) -> Frame | None:
+        """The next frame to send, None if there is none. Acknowledgements and the `room` that we have (None: as told)
+        ride along or go alone."""
         inflow = self.inflow
         run = self.outflow.take(now)
-        limit = inflow.limit(room)
-        if run is None and not inflow.ack_due and limit is None:
+        limit = inflow.limit(room) if room is not None else None
+        ack_due = inflow.ack_due
+        if run is None and not ack_due and limit is None:
             return None
         specials: list[Held | Window] = []
         if limit is not None:
             specials.append(Window(limit))
-        if inflow.ack_due and (held := inflow.held):
+        if ack_due and (held := inflow.held):
             specials.append(Held(held))
         inflow.ack_due = False
         if run is None:

@@ -1,6 +1,7 @@
 """What a link between peers carries. docs/wire.md section 6 has the bytes."""
 
-from typing import Annotated, Any, Final, NamedTuple
+from collections.abc import Callable
+from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import Meta
@@ -10,13 +11,13 @@ from dht_atonce.errors import WireError
 from dht_atonce.records import MAX_RECORD
 
 __all__ = [
+    "MAX_FRAME_MESSAGES",
     "Bye",
     "ByeCode",
     "Frame",
     "Held",
     "Hello",
     "Kind",
-    "MessageFrame",
     "Special",
     "Window",
     "read_frame",
@@ -44,14 +45,15 @@ class Kind:
     """What members of a room say to each other."""
 
 
-class Frame(NamedTuple):
-    """A frame as it travels: a plain tuple, which msgspec packs fastest."""
+class Frame(WireStruct, frozen=True):
+    """A frame, to be written or as it was read."""
 
-    kind: int
-    seq0: int
-    ack: int
-    messages: list[bytes | None]
-    specials: list[Any]
+    kind: U8
+    seq0: U64
+    ack: U64
+    messages: Annotated[list[bytes | None], Meta(max_length=MAX_FRAME_MESSAGES)]
+    specials: Annotated[list[Any], Meta(max_length=_MAX_SPECIALS)]
+    """`Special`s; of those that were read only the known ones."""
 
 
 class Hello(WireStruct, tag=_HELLO, frozen=True):
@@ -99,47 +101,27 @@ class Window(WireStruct, tag=_WINDOW, frozen=True):
 Special = Hello | Bye | Held | Window
 
 
-class MessageFrame(msgspec.Struct, frozen=True, gc=False):
-    """A frame as it was read: known specials only."""
+_FRAME_DECODER = msgspec.msgpack.Decoder(Frame)
 
-    kind: int
-    seq0: int
-    ack: int
-    messages: list[bytes | None]
-    specials: list[Special]
+write_frame: Callable[[Frame], bytes] = encode
+"""Gives the frame's bytes."""
 
 
-class _WireFrame(WireStruct, frozen=True):
-    kind: U8
-    seq0: U64
-    ack: U64
-    messages: Annotated[list[bytes | None], Meta(max_length=MAX_FRAME_MESSAGES)]
-    specials: Annotated[list[msgspec.Raw], Meta(max_length=_MAX_SPECIALS)]
-
-
-_FRAME_DECODER = msgspec.msgpack.Decoder(_WireFrame)
-_TAG_DECODER = msgspec.msgpack.Decoder(list[Any])
-_SPECIAL_DECODER: "msgspec.msgpack.Decoder[Special]" = msgspec.msgpack.Decoder(Special)
-
-
-def write_frame(frame: Frame) -> bytes:
-    """The frame's bytes."""
-    return encode(frame)
-
-
-def read_frame(data: bytes) -> MessageFrame:
+def read_frame(data: bytes) -> Frame:
     """Read a frame; specials with a tag that we do not know are left out. Raises `WireError`."""
     frame = decode(_FRAME_DECODER, data)
     if not frame.specials:
-        return MessageFrame(frame.kind, frame.seq0, frame.ack, frame.messages, [])
+        return frame  # all but always
     specials: list[Special] = []
-    for raw in frame.specials:
-        fields = decode(_TAG_DECODER, bytes(raw))
-        if not fields or not isinstance(fields[0], int):
+    for fields in frame.specials:
+        if not isinstance(fields, list) or not fields or not isinstance(fields[0], int):
             raise WireError("a special without a tag")
         if _HELLO <= fields[0] <= _WINDOW:
-            special = decode(_SPECIAL_DECODER, bytes(raw))
+            try:
+                special = msgspec.convert(fields, Special)
+            except (msgspec.ValidationError, RecursionError) as error:
+                raise WireError(str(error)) from None
             if isinstance(special, Hello) and len(special.yours) not in (0, 8):
                 raise WireError("an incarnation has 8 bytes")
             specials.append(special)
-    return MessageFrame(frame.kind, frame.seq0, frame.ack, frame.messages, specials)
+    return Frame(frame.kind, frame.seq0, frame.ack, frame.messages, specials)

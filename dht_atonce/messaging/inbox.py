@@ -19,28 +19,22 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     data: bytes
 
 
-class _Share:
+class _Share(msgspec.Struct, eq=False):
     """What waits of one sender."""
 
-    __slots__ = ("count", "size")
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.size = 0
-        """Bytes."""
+    count: int = 0
+    size: int = 0
+    """Bytes."""
 
 
-class _Chunk:
+class _Chunk(msgspec.Struct, eq=False):
     """Messages of one sender that came together, the next one to be read last."""
 
-    __slots__ = ("count", "messages", "sender", "share", "size")
-
-    def __init__(self, sender: PeerId, messages: list[bytes], share: _Share) -> None:
-        self.sender = sender
-        self.messages = messages[::-1]
-        self.count = len(messages)
-        self.size = sum(map(len, messages))
-        self.share = share
+    sender: PeerId
+    messages: list[bytes]
+    share: _Share
+    count: int
+    size: int
 
 
 class Inbox:
@@ -54,6 +48,8 @@ class Inbox:
         self.on_read: Callable[[], None] | None = None
         self._config = config
         self._many_bytes = config.inbox_bytes // 4
+        self._frame_messages, self._frame_bytes = config.frame_messages, config.frame_bytes
+        self._messages = config.inbox_messages
         self._chunks: deque[_Chunk] = deque()
         # Chunks are counted out when all of them is read.
         self._count = self._bytes = 0
@@ -68,19 +64,18 @@ class Inbox:
 
     def room(self, sender: PeerId) -> int:
         """How many more messages are accepted from `sender` now. Whoever has none here has room for a frame."""
-        config = self._config
         if self._closed:
             return 0
         held = self._shares.get(sender)
         share, size = (held.count, held.size) if held is not None else (0, 0)
-        free = config.inbox_messages - self._count
+        free = self._messages - self._count
         if self._bytes > self._many_bytes:
             # Going by the mean size of what is here.
-            free = min(free, (config.inbox_bytes - self._bytes) * self._count // self._bytes)
+            free = min(free, (self._config.inbox_bytes - self._bytes) * self._count // self._bytes)
         room = (free - share) // 2  # each message makes the share larger and what is free smaller
-        if room >= config.frame_messages:
+        if room >= self._frame_messages:
             return room
-        return max(room, config.frame_messages - share if size < config.frame_bytes else 0, 0)
+        return max(room, self._frame_messages - share if size < self._frame_bytes else 0, 0)
 
     def put(self, sender: PeerId, messages: list[bytes]) -> None:
         """Add messages for which there was room."""
@@ -89,12 +84,13 @@ class Inbox:
         share = self._shares.get(sender)
         if share is None:
             share = self._shares[sender] = _Share()
-        chunk = _Chunk(sender, messages, share)
-        self._chunks.append(chunk)
-        self._count += chunk.count
-        self._bytes += chunk.size
-        share.count += chunk.count
-        share.size += chunk.size
+        count = len(messages)
+        size = len(messages[0]) if count == 1 else sum(map(len, messages))
+        self._chunks.append(_Chunk(sender, messages[::-1], share, count, size))
+        self._count += count
+        self._bytes += size
+        share.count += count
+        share.size += size
         if self._readers:
             self._wake()
 

@@ -1,7 +1,8 @@
 """The receiving half of a delivery: order, duplicates, acknowledgements, how much room is told. No I/O, no clock."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+
+import msgspec
 
 from dht_atonce.config import MessagingConfig
 
@@ -12,12 +13,10 @@ Room = Callable[[int], int]
 """How many more messages of a kind find room now."""
 
 
-class Taken(NamedTuple):
+class Taken(msgspec.Struct, frozen=True, gc=False):
     """Messages of one kind that are new, in order; withdrawn ones are left out."""
 
     kind: int
-    first: int
-    """The number of the first one."""
     messages: list[bytes]
 
 
@@ -28,7 +27,7 @@ class Inflow:
     room is not taken, so it is not acknowledged and comes again.
     """
 
-    __slots__ = ("_config", "_held", "_held_bytes", "_told", "_unconfirmed", "ack_due", "expected")
+    __slots__ = ("_config", "_held", "_held_bytes", "ack_due", "expected", "told")
 
     def __init__(self, config: MessagingConfig, expected: int = 1) -> None:
         self._config = config
@@ -38,19 +37,13 @@ class Inflow:
         self._held: dict[int, tuple[int, Messages]] = {}
         """By first number: kind and messages that came before those in front of them."""
         self._held_bytes = 0
-        self._unconfirmed: list[Taken] = []
-        """What was taken and is not acknowledged before somebody confirms it, in order."""
-        self._told = expected - 1 + config.first_window
+        self.told = expected - 1 + config.first_window
+        """The highest number for which the sender was told that there is room."""
 
     @property
     def ack(self) -> int:
         """All up to it is acknowledged."""
-        return self._unconfirmed[0].first - 1 if self._unconfirmed else self.expected - 1
-
-    @property
-    def has_unconfirmed(self) -> bool:
-        """Whether something was taken that cannot be acknowledged yet."""
-        return bool(self._unconfirmed)
+        return self.expected - 1
 
     @property
     def held(self) -> list[tuple[int, int]]:
@@ -64,6 +57,9 @@ class Inflow:
         if not messages:
             return []
         self.ack_due = True
+        if seq0 == self.expected and not self._held and len(messages) <= room(kind) and None not in messages:
+            self.expected = seq0 + len(messages)  # all but always
+            return [Taken(kind, messages)]  # type: ignore[arg-type]
         if seq0 > self.expected:
             self._hold(kind, seq0, messages)
             return []
@@ -77,31 +73,19 @@ class Inflow:
             self._held_bytes -= _size(self._held.pop(first)[1])
         return taken
 
-    def confirm_later(self, taken: Taken) -> None:
-        """`taken`, just given, is not acknowledged before `confirm`."""
-        self._unconfirmed.append(taken)
-
-    def confirm(self, taken: Taken) -> None:
-        """It may be acknowledged now, once all before it is. Nothing happens if its sender was started again."""
-        for place, one in enumerate(self._unconfirmed):
-            if one is taken:  # a new process of the sender may have said the same under the same number
-                del self._unconfirmed[place]
-                self.ack_due = True
-                return
-
     def limit(self, room: int) -> int | None:
         """The highest number for which there is room, if the sender should hear of it; to be sent when it is given."""
         limit = self.expected - 1 + room
-        more = limit - self._told
+        more = limit - self.told
         if more < 1 or (more < self._config.window_step and more < room // 2):
             return None
-        self._told = limit
+        self.told = limit
         return limit
 
     def untell(self) -> None:
         """What was last said may not have been heard: it is to be said again."""
         self.ack_due = True
-        self._told = self.expected - 1
+        self.told = self.expected - 1
 
     def skip_to(self, base: int) -> None:
         """The sender never sends anything below `base` again."""
@@ -113,9 +97,8 @@ class Inflow:
         """The sender is a new process: numbers begin at 1 again."""
         self._held.clear()
         self._held_bytes = 0
-        self._unconfirmed.clear()
         self.expected = 1
-        self._told = self._config.first_window
+        self.told = self._config.first_window
 
     # --- inside ---
 
@@ -130,7 +113,7 @@ class Inflow:
         if new:
             whole = [message for message in new if message is not None] if None in new else new
             if whole:
-                taken.append(Taken(kind, self.expected, whole))  # type: ignore[arg-type]
+                taken.append(Taken(kind, whole))  # type: ignore[arg-type]
             self.expected += len(new)
 
     def _hold(self, kind: int, seq0: int, messages: Messages) -> None:

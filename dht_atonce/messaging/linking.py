@@ -26,7 +26,7 @@ from dht_atonce.errors import (
 )
 from dht_atonce.identity import PeerId
 from dht_atonce.links import Link, LinkNet, LinkPort
-from dht_atonce.messaging.frames import Bye, ByeCode, Frame, Hello, MessageFrame, read_frame, write_frame
+from dht_atonce.messaging.frames import Bye, ByeCode, Frame, Hello, read_frame, write_frame
 from dht_atonce.messaging.pair import Pair, PeerLink
 from dht_atonce.messaging.refusals import Refusals
 from dht_atonce.records import PresenceRecord, RecordParser
@@ -81,7 +81,7 @@ class PairKeeper(Protocol):
     def on_unreachable(self, pair: Pair, error: AtOnceError) -> None:
         """No link could be brought about."""
 
-    def on_frame(self, pair: Pair, frame: MessageFrame) -> None:
+    def on_frame(self, pair: Pair, frame: Frame) -> None:
         """A frame came."""
 
 

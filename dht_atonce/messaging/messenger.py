@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Iterable
 from functools import partial
+from math import inf
 
 from dht_atonce.config import MessagingConfig
 from dht_atonce.endpoints import Address
@@ -18,7 +19,7 @@ from dht_atonce.errors import (
 from dht_atonce.identity import PeerId
 from dht_atonce.links import LinkNet, LinkPort
 from dht_atonce.messaging.delivery import Memory
-from dht_atonce.messaging.frames import ByeCode, Hello, Kind, MessageFrame, write_frame
+from dht_atonce.messaging.frames import MAX_FRAME_MESSAGES, ByeCode, Frame, Hello, Kind, write_frame
 from dht_atonce.messaging.inbox import Inbox, Message
 from dht_atonce.messaging.linking import Accept, Ended, FindPresence, Linking
 from dht_atonce.messaging.pair import Pair
@@ -27,6 +28,8 @@ from dht_atonce.messaging.service import OnMessage, Service, ToCallback, ToInbox
 from dht_atonce.records import PresenceRecord, RecordParser
 
 __all__ = ["Messenger"]
+
+_HEAD_START = 31  # the last of so many messages that do not wait for those behind them
 
 OnLinked = Callable[[PeerId, PresenceRecord], None]
 OnUnlinked = Callable[[PeerId, Ended], None]
@@ -51,7 +54,6 @@ class Messenger:
         self.config = config = config or MessagingConfig()
         self.counters: Counter[str] = Counter() if counters is None else counters
         self.inbox = Inbox(config)
-        self.inbox.on_read = self._on_read
         self.linking = Linking(own_id, self, links, parser, own_record, find, config, self.counters)
         self.when_linked: list[OnLinked] = []
         """Told of each link that is up, with the other's record."""
@@ -63,6 +65,9 @@ class Messenger:
         self._max_message_bytes = config.max_message_bytes
         self._max_waiting, self._max_waiting_bytes = config.max_waiting, config.max_waiting_bytes
         self._send_timeout_s = config.send_timeout_s
+        # A sender that may say so many more need not be told of more room.
+        self._ample = max(config.window_messages - 2 * config.window_step, MAX_FRAME_MESSAGES)
+        self._frame_messages = config.frame_messages
         self._pairs: OrderedDict[PeerId, Pair] = OrderedDict()
         # What must be kept of an idle pair: without it, a message whose acknowledgement was lost would come twice.
         self._memories: OrderedDict[PeerId, Memory] = OrderedDict()
@@ -138,14 +143,19 @@ class Messenger:
         if timeout_s is None:
             timeout_s = self._send_timeout_s
         if pair.flushing:
-            return outflow.push(data, kind, pair.now + timeout_s)
+            receipt = outflow.push(data, kind, pair.now + timeout_s)
+            if receipt.index == _HEAD_START and not outflow.has_flight:
+                # The other side has nothing to do: it may work on these while we go on.
+                self._flush(pair)
+                pair.flushing = True
+            return receipt
         pair.now = now = self._loop.time()
-        is_alone = not outflow.queued
+        is_alone = not outflow.queued and outflow.last_count < 2
         receipt = outflow.push(data, kind, now + timeout_s)
         if pair.link is None:
             self._reach(pair)
         elif is_alone:
-            self._flush(pair)  # nothing else is on its way: no need to wait for company
+            self._flush(pair)  # nothing else is on its way, nor is it likely that company comes in this turn
         else:
             self._flush_soon(pair)
         return receipt
@@ -270,23 +280,25 @@ class Messenger:
         for tell in self.when_unlinked:
             tell(pair.peer_id, Ended.REFUSED if isinstance(error, NotAccepted) else Ended.UNREACHABLE)
 
-    def on_frame(self, pair: Pair, frame: MessageFrame) -> None:
+    def on_frame(self, pair: Pair, frame: Frame) -> None:
         """Of `PairKeeper`."""
-        outflow, inflow = pair.outflow, pair.delivery.inflow
+        outflow, delivery = pair.outflow, pair.delivery
         before = outflow.delivered
-        taken, settled = pair.delivery.on_frame(frame, pair.room)
-        if settled:
-            self.counters["messaging.delivered"] += outflow.delivered - before
+        taken, settled = delivery.on_frame(frame, pair.room)
         for one in taken:
             service = self._services.get(one.kind)
-            if service is None:
+            if service is not None:
+                service.take(pair.peer_id, one.messages)
+            else:
                 self.counters["messaging.unknown_kind"] += len(one.messages)
-            elif not service.take(pair.peer_id, one.messages, partial(self._confirm, pair, one)):
-                inflow.confirm_later(one)
-        if frame.messages and inflow.expected < frame.seq0 + len(frame.messages):
-            self.counters["messaging.not_taken"] += frame.seq0 + len(frame.messages) - inflow.expected
-        self._wake(settled)
-        if inflow.ack_due or outflow.is_due:
+        if frame.messages and delivery.inflow.expected < frame.seq0 + len(frame.messages):
+            self.counters["messaging.not_taken"] += frame.seq0 + len(frame.messages) - delivery.inflow.expected
+        if settled:
+            self.counters["messaging.delivered"] += outflow.delivered - before
+            for batch in settled:
+                if batch.waiters:
+                    batch.wake()
+        if not pair.flushing and (delivery.inflow.ack_due or outflow.is_due):
             self._flush_soon(pair)
 
     # --- inside ---
@@ -302,11 +314,7 @@ class Messenger:
 
     def _room(self, peer_id: PeerId, kind: int) -> int:
         service = self._services.get(kind)
-        return service.room(peer_id) if service is not None else self.config.frame_messages
-
-    def _confirm(self, pair: Pair, taken: object) -> None:
-        pair.delivery.inflow.confirm(taken)  # type: ignore[arg-type]
-        self._flush_soon(pair)
+        return service.room(peer_id) if service is not None else self._frame_messages
 
     def _reach(self, pair: Pair) -> None:
         """There is something for a peer to whom there is no link."""
@@ -325,11 +333,11 @@ class Messenger:
             messages = [data for data in run.messages if data is not None]
             service = self._services.get(run.kind)
             if service is not None:
-                service.take(self.id, messages, lambda: None)
+                service.take(self.id, messages)
             self._wake(outflow.on_ack(run.seq0 + len(run.messages) - 1))
             outflow.on_limit(outflow.base - 1 + self.config.window_messages)
         if outflow.queued:
-            self._pressed[pair] = None
+            self._press(pair)
             self._arm(pair)
 
     def _forget_idle(self) -> None:
@@ -349,12 +357,16 @@ class Messenger:
             if batch.waiters:
                 batch.wake()
 
+    def _press(self, pair: Pair) -> None:
+        """It was told of little room: it is to hear of more when the app has read messages."""
+        self._pressed[pair] = None
+        self.inbox.on_read = self._on_read
+
     def _on_read(self) -> None:
-        """The app read messages: whoever was told of little room may have more."""
-        if self._pressed:
-            pressed, self._pressed = self._pressed, {}
-            for pair in pressed:
-                self._flush_soon(pair)
+        self.inbox.on_read = None
+        pressed, self._pressed = self._pressed, {}
+        for pair in pressed:
+            self._flush_soon(pair)
 
     def _flush_soon(self, pair: Pair) -> None:
         if not pair.flushing:
@@ -380,13 +392,16 @@ class Messenger:
         if peer_link is None:
             self._reach(pair) if pair.outflow.has_unsent and not self._closed else None
             return
-        delivery, outflow, send = pair.delivery, pair.outflow, peer_link.link.send
+        delivery, outflow, link = pair.delivery, pair.outflow, peer_link.link
         now = peer_link.used_at = pair.now
-        room = self.inbox.room(pair.peer_id)
-        if room < self.config.window_step:
-            self._pressed[pair] = None
+        room: int | None = None
+        inflow = delivery.inflow
+        if inflow.told - inflow.expected < self._ample:
+            room = self.inbox.room(pair.peer_id)
+            if room < self.config.window_step:
+                self._press(pair)
         while (frame := delivery.take_frame(now, room)) is not None:
-            if not send(write_frame(frame)):
+            if not link.send(write_frame(frame)):
                 # Its queue is full, or it is closing and will be told of.
                 delivery.untake_frame(frame)
                 if pair.retry is None:
@@ -394,7 +409,8 @@ class Messenger:
                 break
             if not outflow.has_more:
                 break
-        self._arm(pair)
+        if outflow.deadline < pair.timer_at:
+            self._arm(pair)
 
     def _retry(self, pair: Pair) -> None:
         pair.retry = None
@@ -404,7 +420,7 @@ class Messenger:
         """Have `_on_timer` called at the pair's deadline, or before: a timer that comes early is cheaper than one that
         is moved at each frame."""
         deadline = pair.outflow.deadline
-        if deadline == float("inf") or (pair.timer is not None and pair.timer_at <= deadline):
+        if deadline >= pair.timer_at:
             return
         if pair.timer is not None:
             pair.timer.cancel()
@@ -412,7 +428,7 @@ class Messenger:
         pair.timer = self._loop.call_at(deadline, self._on_timer, pair)
 
     def _on_timer(self, pair: Pair) -> None:
-        pair.timer = None
+        pair.timer, pair.timer_at = None, inf
         now, outflow = self._loop.time(), pair.outflow
         if outflow.deadline <= now:
             self._wake(outflow.on_timer(now))

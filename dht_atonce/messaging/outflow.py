@@ -6,10 +6,14 @@ push ──▶ waiting ──take()──▶ flight ──on_ack()──▶ deli
       expired, refused                   unknown
 """
 
+from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Sequence
+from itertools import islice
 from math import inf
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 from dht_atonce.config import MessagingConfig
 from dht_atonce.errors import DeliveryUnknown, PeerOffline
@@ -23,7 +27,7 @@ _TOO_LATE: Final = (PeerOffline, "it could not be sent in its time")
 _UNANSWERED: Final = (DeliveryUnknown, "it was not acknowledged in its time")
 
 
-class Run(NamedTuple):
+class Run(msgspec.Struct, frozen=True, gc=False):
     """Messages of one kind with consecutive sequence numbers: what one frame carries. None: withdrawn."""
 
     kind: int
@@ -51,6 +55,7 @@ class Outflow:
         "_waiting",
         "base",
         "delivered",
+        "last_count",
         "queued",
         "queued_bytes",
     )
@@ -61,6 +66,8 @@ class Outflow:
         self.base = base
         self.delivered = 0
         """Messages that were ever acknowledged, withdrawn ones left out."""
+        self.last_count = 0
+        """How many messages were taken last for the first time."""
         self._next_seq = base
         self._limit = base - 1 + config.first_window
         self._waiting: deque[Batch] = deque()
@@ -86,6 +93,11 @@ class Outflow:
     def has_unsent(self) -> bool:
         """Whether something was never sent."""
         return bool(self._waiting)
+
+    @property
+    def has_flight(self) -> bool:
+        """Whether something was sent and is not acknowledged."""
+        return bool(self._flight)
 
     @property
     def has_more(self) -> bool:
@@ -186,12 +198,14 @@ class Outflow:
         flight = self._flight
         while flight and (batch := flight[0]).seq0 <= ack:
             settled.append(batch)
-            count = min(len(batch.messages), ack - batch.seq0 + 1)
+            size = len(batch.messages)
+            count = ack - batch.seq0 + 1
+            count = min(count, size)
             self.delivered += count - batch.settled
             if batch.withdrawn is not None:
                 self.delivered -= sum(batch.settled <= index < count for index in batch.withdrawn)
             batch.settled = count
-            if count < len(batch.messages):
+            if count < size:
                 break
             flight.popleft()
             self._count_out(batch)
@@ -204,10 +218,13 @@ class Outflow:
 
     def on_held(self, ranges: Sequence[tuple[int, int]]) -> None:
         """The receiver holds these, (first, count), behind a gap: they need not be sent again."""
-        for batch in self._flight:
-            end = batch.seq0 + len(batch.messages)
-            if not batch.held and any(first <= batch.seq0 and end <= first + count for first, count in ranges):
-                batch.held = True
+        flight = self._flight
+        for first, count in ranges:
+            at, end = bisect_left(flight, first, key=_first), bisect_right(flight, first + count, key=_end)
+            # What is said again and again must not cost more than to find it: both ends stand for what is between them.
+            if at < end and not (flight[at].held and flight[end - 1].held):
+                for batch in islice(flight, at, end):
+                    batch.held = True
 
     def on_limit(self, limit: int) -> None:
         """The receiver has room for numbers up to `limit`."""
@@ -239,29 +256,31 @@ class Outflow:
 
     def take(self, now: float) -> Run | None:
         """What to send next over the present link; None: nothing, or nothing that the window lets through."""
-        flight = self._flight
+        flight, cursor, waiting = self._flight, self._cursor, self._waiting
         sent = len(flight)
-        while self._cursor < sent and flight[self._cursor].held:
-            self._cursor += 1
+        while cursor < sent and flight[cursor].held:
+            cursor += 1
         run = None
-        if self._probing and self._cursor:
+        if self._probing and cursor:
             pass
-        elif self._cursor < sent:
-            batch = flight[self._cursor]
+        elif cursor < sent:
+            batch = flight[cursor]
             run = Run(batch.kind, batch.seq0 + batch.settled, batch.messages[batch.settled :])
-        elif self._waiting and self._fits(self._waiting[0]):
-            batch = self._waiting.popleft()
+            cursor += 1
+        elif waiting and self._fits(waiting[0]):
+            batch = waiting.popleft()
             if batch is self._open:
                 self._open = None
             batch.was_sent = True
-            batch.seq0 = self._next_seq
-            self._next_seq += len(batch.messages)
+            batch.seq0 = seq0 = self._next_seq
+            self.last_count = count = len(batch.messages)
+            self._next_seq = seq0 + count
             flight.append(batch)
             self._flight_bytes += batch.size
-            run = Run(batch.kind, batch.seq0, batch.messages)
-        if run is not None:
-            self._cursor += 1
-        if self._retransmit_at is None and (self._cursor or self._waiting):
+            run = Run(batch.kind, seq0, batch.messages)
+            cursor += 1
+        self._cursor = cursor
+        if self._retransmit_at is None and (cursor or waiting):
             self._retransmit_at = now + self._retransmit_s
         return run
 
@@ -313,3 +332,11 @@ class Outflow:
         still += [batch.deadline for batch in self._waiting]
         self._expiry = min(still, default=inf)
         return late + expired
+
+
+def _first(batch: Batch) -> int:
+    return batch.seq0
+
+
+def _end(batch: Batch) -> int:
+    return batch.seq0 + len(batch.messages)

@@ -1,6 +1,7 @@
 """What there is between us and one other peer."""
 
 import asyncio
+from math import inf
 
 from dht_atonce.config import MessagingConfig
 from dht_atonce.identity import PeerId
@@ -66,7 +67,7 @@ class Pair:
         self.now = 0.0
         """When something to be flushed came first since the last flush; monotonic seconds."""
         self.timer: asyncio.TimerHandle | None = None
-        self.timer_at = 0.0
+        self.timer_at = inf
         self.retry: asyncio.TimerHandle | None = None
         """Until a link is tried again whose queue was full."""
 

@@ -41,45 +41,29 @@ class State(StrEnum):
 Why = tuple[type[AtOnceError], str]
 
 
-class Batch:
+class Batch(msgspec.Struct, eq=False):
     """Messages in a row to one peer, sent together. A receiver may take the first `settled` of them only, for want of
     room."""
 
-    __slots__ = (
-        "deadline",
-        "fate",
-        "held",
-        "kind",
-        "messages",
-        "overdue",
-        "seq0",
-        "settled",
-        "size",
-        "waiters",
-        "was_sent",
-        "withdrawn",
-    )
-
-    def __init__(self, kind: int, deadline: float) -> None:
-        self.kind = kind
-        self.deadline = deadline
-        """Monotonic seconds."""
-        self.messages: list[bytes | None] = []
-        """None: withdrawn. Empty once all is settled, or given up."""
-        self.size = 0
-        """Bytes, with what msgpack adds."""
-        self.seq0 = 0
-        """The first message's sequence number, once it was sent."""
-        self.was_sent = False
-        self.settled = 0
-        self.held = False
-        """The receiver holds all of it, behind a gap."""
-        self.overdue: Why | None = None
-        """Why the outcome of what was sent is unknown."""
-        self.fate: Why | None = None
-        """Why what was not sent never will be."""
-        self.waiters: list[tuple[int, asyncio.Future[None]]] = []
-        self.withdrawn: set[int] | None = None
+    kind: int
+    deadline: float
+    """Monotonic seconds."""
+    messages: list[bytes | None] = []
+    """None: withdrawn. Empty once all is settled, or given up."""
+    size: int = 0
+    """Bytes, with what msgpack adds."""
+    seq0: int = 0
+    """The first message's sequence number, once it was sent."""
+    was_sent: bool = False
+    settled: int = 0
+    held: bool = False
+    """The receiver holds all of it, behind a gap."""
+    overdue: Why | None = None
+    """Why the outcome of what was sent is unknown."""
+    fate: Why | None = None
+    """Why what was not sent never will be."""
+    waiters: list[tuple[int, asyncio.Future[None]]] = []
+    withdrawn: set[int] | None = None
 
     def is_delivered(self, index: int) -> bool:
         """The message at `index`."""
@@ -119,6 +103,11 @@ class Batch:
         if not self.waiters:
             return
         waiting, self.waiters = self.waiters, []
+        if not self.messages and self.is_plain:
+            for _, waiter in waiting:  # all of it is delivered, all but always
+                if not waiter.done():
+                    waiter.set_result(None)
+            return
         for index, waiter in waiting:
             if waiter.done():
                 continue
@@ -145,11 +134,12 @@ class Receipt(msgspec.Struct, frozen=True, gc=False):
         return self.batch.state(self.index)
 
     def __await__(self) -> Generator[Any, None, None]:
+        # No generator of our own: it would have to be made and resumed for each message.
         batch, index = self.batch, self.index
         if batch.is_delivered(index):
-            return
+            return iter(())  # type: ignore[return-value] # an iterator is all that it takes
         if not batch.is_plain and (error := batch.error(index)) is not None:
             raise error
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         batch.waiters.append((index, waiter))
-        yield from waiter
+        return waiter.__await__()

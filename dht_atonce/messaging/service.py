@@ -21,8 +21,8 @@ class Service(Protocol):
         """How many more messages `sender` may send now. Those beyond it are not acknowledged, and hold up all that
         the sender says behind them."""
 
-    def take(self, sender: PeerId, messages: list[bytes], confirm: Callable[[], None]) -> bool:
-        """Take messages, in order. True: they are acknowledged now. False: when `confirm` is called."""
+    def take(self, sender: PeerId, messages: list[bytes]) -> None:
+        """Take messages, in order. They are acknowledged when it returns."""
 
 
 class ToInbox:
@@ -34,12 +34,11 @@ class ToInbox:
         self._put = inbox.put
         self._counters = counters
 
-    def take(self, sender: PeerId, messages: list[bytes], confirm: Callable[[], None]) -> bool:
+    def take(self, sender: PeerId, messages: list[bytes]) -> None:
         self._put(sender, messages)
         self._counters["messaging.received"] += len(messages)
         if self.on_put is not None:
             self.on_put()
-        return True
 
 
 class ToCallback:
@@ -54,11 +53,10 @@ class ToCallback:
     def room(self, sender: PeerId) -> int:
         return self._room
 
-    def take(self, sender: PeerId, messages: list[bytes], confirm: Callable[[], None]) -> bool:
+    def take(self, sender: PeerId, messages: list[bytes]) -> None:
         self._counters["messaging.received"] += len(messages)
         for data in messages:
             try:
                 self._callback(Message(sender, data))
             except Exception as error:
                 self._loop.call_exception_handler({"message": "a callback for messages failed", "exception": error})
-        return True

@@ -141,7 +141,7 @@ class Rooms:
         assert self._messenger is not None
         return self._messenger.config.window_messages
 
-    def take(self, sender: PeerId, messages: list[bytes], confirm: Callable[[], None]) -> bool:
+    def take(self, sender: PeerId, messages: list[bytes]) -> None:
         """Messages of a peer."""
         assert self._messenger is not None
         counters = self._messenger.counters
@@ -157,7 +157,6 @@ class Rooms:
                 self._messenger.post(sender, write_message(Disconnect(message.room, True)), kind=Kind.ROOM)
         for room in touched:
             room.pump()
-        return True
 
     # --- links ---
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 from dht_atonce.codec import read_each
 from dht_atonce.dht.node import DhtNode
@@ -149,9 +149,9 @@ class Streams:
         """Credit bounds streams: what goes beyond it is dropped, so nobody waits for anybody."""
         return MAX_FRAME_MESSAGES
 
-    def take(self, sender: PeerId, messages: list[bytes], confirm: Callable[[], None]) -> bool:
+    def take(self, sender: PeerId, messages: list[bytes]) -> None:
         if self._closed:
-            return True
+            return
         side = self.sides.of(sender)
         mux = side.mux
         for message in read_each(read_message, messages, self._counters, "streams.bad_message"):
@@ -167,7 +167,6 @@ class Streams:
             elif flow is not None:
                 self._wake(flow)
         self.sides.pump_soon(side)
-        return True
 
     # --- inside: streams ---
 
