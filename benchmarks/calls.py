@@ -110,8 +110,7 @@ async def tls(serves: bool, pipe: Connection, folder: Path) -> Ask | None:
     async def read() -> None:
         while True:
             try:
-                size, number = HEAD.unpack(await reader.readexactly(HEAD.size))
-                data = await reader.readexactly(size)
+                number, data = await _read_frame(reader)
             except asyncio.IncompleteReadError:
                 return
             waiting.pop(number).set_result(data)
@@ -129,6 +128,12 @@ async def tls(serves: bool, pipe: Connection, folder: Path) -> Ask | None:
     return ask
 
 
+async def _read_frame(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+    """Its number, and what is in it. Raises `asyncio.IncompleteReadError`."""
+    size, number = HEAD.unpack(await reader.readexactly(HEAD.size))
+    return number, await reader.readexactly(size)
+
+
 async def _serve_stream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     tasks: dict[asyncio.Task[None], None] = {}
 
@@ -138,8 +143,7 @@ async def _serve_stream(reader: asyncio.StreamReader, writer: asyncio.StreamWrit
 
     while True:
         try:
-            size, number = HEAD.unpack(await reader.readexactly(HEAD.size))
-            data = await reader.readexactly(size)
+            number, data = await _read_frame(reader)
         except asyncio.IncompleteReadError:
             return
         task = asyncio.create_task(handle(number, data))

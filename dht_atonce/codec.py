@@ -1,6 +1,8 @@
 """msgpack on the wire, through msgspec: the types and the bounds that several structures share."""
 
-from typing import Annotated, TypeVar
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -17,9 +19,11 @@ __all__ = [
     "Bytes20",
     "Bytes32",
     "Bytes64",
+    "Reader",
     "WireStruct",
     "decode",
     "encode",
+    "read_each",
 ]
 
 U8 = Annotated[int, Meta(ge=0, le=0xFF)]
@@ -51,3 +55,28 @@ def decode(decoder: "msgspec.msgpack.Decoder[T]", data: bytes) -> T:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         # ValidationError is a DecodeError. RecursionError: arrays nested a thousand deep.
         raise WireError(str(error)) from None
+
+
+class Reader(Generic[T]):
+    """Reads the messages of one protocol, which their tags tell apart; an unknown tag is a `WireError` like all else
+    that is wrong."""
+
+    def __init__(self, messages: Any) -> None:
+        """`messages` is the union of the protocol's `WireStruct`s. Whoever keeps the reader says of what it is one, as
+        mypy cannot take a type from a union."""
+        self._decoder: msgspec.msgpack.Decoder[T] = msgspec.msgpack.Decoder(messages)
+
+    def __call__(self, data: bytes) -> T:
+        """Raises `WireError`."""
+        return decode(self._decoder, data)
+
+
+def read_each(read: Callable[[bytes], T], messages: Iterable[bytes], counters: Counter[str], bad: str) -> Iterator[T]:
+    """Those of a peer's messages that can be read. The others are dropped, and counted as `bad`."""
+    for data in messages:
+        try:
+            message = read(data)
+        except WireError:
+            counters[bad] += 1
+        else:
+            yield message

@@ -167,32 +167,28 @@ class ClockWrong(AtOnceError):
 # --- requests ---
 
 
-class ReplyError(AtOnceError):
+class _Coded(AtOnceError):
+    """An error with a word for programs and a text for people."""
+
+    def __init__(self, code: str, text: str = "") -> None:
+        super().__init__(code, text)
+        self.code = code
+        self.text = text
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.text}" if self.text else self.code
+
+
+class ReplyError(_Coded):
     """Raised by a handler of requests to have it raised at the other side, as `RequestFailed`.
 
     code: a word for programs, at most 64 characters; text: for people, at most 512. What is longer is cut.
     """
 
-    def __init__(self, code: str, text: str = "") -> None:
-        super().__init__(code, text)
-        self.code = code
-        self.text = text
 
-    def __str__(self) -> str:
-        return f"{self.code}: {self.text}" if self.text else self.code
-
-
-class RequestFailed(AtOnceError):
+class RequestFailed(_Coded):
     """The other side answered that it failed, in the words of its `ReplyError`; for any other exception there, `code`
     is `internal`, and what it was is not told."""
-
-    def __init__(self, code: str, text: str = "") -> None:
-        super().__init__(code, text)
-        self.code = code
-        self.text = text
-
-    def __str__(self) -> str:
-        return f"{self.code}: {self.text}" if self.text else self.code
 
 
 class NoSuchService(RequestFailed):

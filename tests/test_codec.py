@@ -1,5 +1,6 @@
 """msgpack of strangers: what is read, and that all else is one kind of error."""
 
+from collections import Counter
 from typing import Any
 
 import msgspec
@@ -7,7 +8,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dht_atonce.codec import U8, U32, U64, AddressBytes, Bytes8, Bytes20, Bytes32, Bytes64, WireStruct, decode, encode
+from dht_atonce.codec import (
+    U8,
+    U32,
+    U64,
+    AddressBytes,
+    Bytes8,
+    Bytes20,
+    Bytes32,
+    Bytes64,
+    Reader,
+    WireStruct,
+    decode,
+    encode,
+    read_each,
+)
 from dht_atonce.errors import AtOnceError, WireError
 
 
@@ -27,6 +42,16 @@ class Sizes(WireStruct, frozen=True):
 class Older(WireStruct, frozen=True):
     x: U8
 
+
+class Ask(WireStruct, tag=1, frozen=True):
+    number: U8
+
+
+class Tell(WireStruct, tag=2, frozen=True):
+    text: str
+
+
+read: Reader[Ask | Tell] = Reader(Ask | Tell)
 
 POINT = msgspec.msgpack.Decoder(Point)
 SIZES = msgspec.msgpack.Decoder(Sizes)
@@ -147,3 +172,21 @@ def test_a_cut_message_is_refused(point: Point, data: st.DataObject) -> None:
     whole = encode(point)
     with pytest.raises(WireError):
         decode(POINT, whole[: data.draw(st.integers(0, len(whole) - 1))])
+
+
+@pytest.mark.parametrize("message", [Ask(7), Tell("seven")])
+def test_messages_are_told_apart_by_their_tags(message: Ask | Tell) -> None:
+    assert read(encode(message)) == message
+
+
+@pytest.mark.parametrize("value", [[3, 7], [1, 256], [7], [], {"number": 7}])
+def test_a_message_of_another_protocol_is_an_error(value: object) -> None:
+    with pytest.raises(WireError):
+        read(encode(value))
+
+
+def test_what_cannot_be_read_is_dropped_and_counted() -> None:
+    counters: Counter[str] = Counter()
+    said = [encode(Ask(1)), b"\xc1", encode([3, 7]), encode(Tell("two")), b""]
+    assert list(read_each(read, said, counters, "bad")) == [Ask(1), Tell("two")]
+    assert counters == {"bad": 3}

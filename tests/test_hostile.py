@@ -28,7 +28,7 @@ from atonce_sim.hostile.kinds import (
 from atonce_sim.hostile.rogues import Puppet, RogueNode
 from atonce_sim.hostile.underworld import plan_of
 from atonce_sim.keyspace import as_long
-from atonce_sim.residents import NodeResident
+from atonce_sim.node_residents import NodeResident
 from atonce_sim.scenario_file import read_scenario
 from atonce_sim.simulation import Options, simulate
 from atonce_sim.world import World

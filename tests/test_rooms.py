@@ -346,7 +346,7 @@ def test_who_is_accused_and_lives_stays() -> None:
             assert news is not None
             for number in range(3):
                 data = suspect_data(ann.id.key, news.session, news.seq + number)
-                statement = liar.room.machine.gossip.make(Stream.SUSPECT, 1_000 + number, data)
+                statement = liar.room.machine.gossip.signer.make(Stream.SUSPECT, 1_000 + number, data)
                 for one in people[1:4]:
                     message = write_message(Say(ROOM, statement, Why.TREE, 1))
                     liar.person.messenger.post(one.id, message, kind=Kind.ROOM)
@@ -364,7 +364,7 @@ def test_what_nobody_has_is_told_as_missed() -> None:
             ann, ben, eve = await members(where, 3)
             gossip = eve.room.machine.gossip
             for seq in (1, 5):  # it never says 2 to 4 to anybody
-                statement = gossip.make(Stream.SHOUT, seq, b"%d" % seq)
+                statement = gossip.signer.make(Stream.SHOUT, seq, b"%d" % seq)
                 for one in (ann, ben):
                     message = write_message(Say(ROOM, statement, Why.DIRECT, 1))
                     eve.person.messenger.post(one.id, message, kind=Kind.ROOM)
@@ -384,7 +384,7 @@ def test_nonsense_is_counted() -> None:
             await asyncio.sleep(1)
             assert ann.counters["rooms.bad_message"] == 3
             stranger = where.town.person(9)
-            other = Say(bytes(20), ben.room.machine.gossip.make(Stream.SHOUT, 1, b"x"), Why.DIRECT, 1)
+            other = Say(bytes(20), ben.room.machine.gossip.signer.make(Stream.SHOUT, 1, b"x"), Why.DIRECT, 1)
             await stranger.messenger.post(ann.id, write_message(other), kind=Kind.ROOM)
             assert ann.counters["rooms.not_here"] == 1
 

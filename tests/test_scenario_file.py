@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from atonce_sim.course import span_s
 from atonce_sim.latency import LogNormal
 from atonce_sim.scenario import Churn, Condition, Join, Lookups, condition
 from atonce_sim.scenario_file import library, load_scenario, read_scenario
 from atonce_sim.sessions import Weibull
-from atonce_sim.workload import span_s
 from dht_atonce.errors import ConfigError
 
 HEAD = 'question = "Does it work?"\n\n[[steps]]\ndo = "join"\n'  # four lines
@@ -73,6 +73,13 @@ def test_the_library_has_what_is_promised() -> None:
         "sybils-at-a-key",
     } <= set(library())
     assert list(library()) == sorted(library())
+
+
+def test_the_documentation_lists_the_library() -> None:
+    text = (Path(__file__).resolve().parent.parent / "docs" / "simulation.md").read_text()
+    scenarios = [load_scenario(name) for name in library()]
+    rows = [f"| `{name}` | {one.peers:,} {one.level}s | {one.question} |" for name, one in scenarios]
+    assert re.findall(r"^\| `[a-z0-9-]+` \| [0-9,]+ (?:node|peer)s \|.*$", text, re.MULTILINE) == rows
 
 
 def test_a_name_that_is_not_there_names_those_that_are() -> None:

@@ -82,9 +82,9 @@ def test_bytes_go_both_ways_and_each_direction_ends_by_itself() -> None:
             assert await ours.read() == b"6"
             assert await ours.read() == b""
             await ours.aclose()
-            await until(lambda: not alice.streams._sides and not bob.streams._sides)
-            assert alice.streams._budget.streams == bob.streams._budget.streams == 0
-            assert alice.streams._budget.claimed == bob.streams._budget.claimed == 0
+            await until(lambda: not alice.streams.sides.by_peer and not bob.streams.sides.by_peer)
+            assert alice.streams.sides.budget.streams == bob.streams.sides.budget.streams == 0
+            assert alice.streams.sides.budget.claimed == bob.streams.sides.budget.claimed == 0
 
     virtual(main())
 
@@ -367,7 +367,7 @@ def test_a_process_that_was_started_again_does_not_know_the_stream() -> None:
             ours, theirs = await joined(alice, new)
             await ours.write(BYTES[:MEGABYTE])
             assert await theirs.readexactly(MEGABYTE) == BYTES[:MEGABYTE]
-            assert alice.streams._sides[bob.id].mux.pace.outstanding >= 0
+            assert alice.streams.sides.by_peer[bob.id].mux.pace.outstanding >= 0
 
     virtual(main())
 

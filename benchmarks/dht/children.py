@@ -1,92 +1,33 @@
 """Trials as processes of their own, one at a time, on one core; none outlives us."""
 
-import json
 import os
-import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
 
+from benchmarks import side_by_side
 from benchmarks.dht.plan import Plan
 from benchmarks.dht.workload import Figures
+from benchmarks.side_by_side import OnProgress, follow, start
 
 __all__ = ["Trial", "run"]
 
-_ROOT = Path(__file__).resolve().parent.parent.parent
 _DEBIANS_PYTHON = "/usr/bin/python3"
 _HYPERDHT = str(Path(__file__).parent / "rivals" / "hyperdht.js")
 
-OnProgress = Callable[[str, int, int], None]
-
-
-class Trial(NamedTuple):
-    """What became of a plan."""
-
-    plan: Plan
-    figures: Figures
-    skipped: str | None
-    """Why there are no figures."""
-    failed: bool
-    """It was begun and did not end well: its figures are missing for a reason of its own."""
+Trial = side_by_side.Trial[Plan, Figures]
 
 
 def run(plan: Plan, limit_s: float, on_progress: OnProgress) -> Trial:
     """Run one trial; after `limit_s` it is ended."""
     try:
-        child = _start(plan)
+        with _only_one_core():
+            child = start(plan, _command(plan))
     except FileNotFoundError as error:
         return Trial(plan, {}, f"{error.filename} is not installed", failed=False)
-    complaints: list[str] = []
-    reader = threading.Thread(target=lambda: complaints.extend(child.stderr or ()), daemon=True)
-    late = threading.Timer(limit_s, child.kill)
-    with child:
-        began = time.monotonic()
-        reader.start()
-        late.start()
-        try:
-            trial = _heard(plan, child, on_progress)
-        finally:
-            late.cancel()
-            child.kill()
-            reader.join()
-    if trial is not None:
-        return trial
-    why = complaints[-1].strip() if complaints else f"it ended with code {child.returncode}"
-    if time.monotonic() - began >= limit_s:
-        why = f"it took longer than {limit_s:.0f} s"
-    return Trial(plan, {}, why, failed=True)
-
-
-def _heard(plan: Plan, child: "subprocess.Popen[str]", on_progress: OnProgress) -> Trial | None:
-    """What the child says; None if it ends without figures or a reason."""
-    for line in child.stdout or ():
-        said = json.loads(line)
-        if isinstance(said, list):
-            on_progress(*said)
-        elif "skipped" in said:
-            return Trial(plan, {}, said["skipped"], failed=False)
-        else:
-            return Trial(plan, said["figures"], None, failed=False)
-    return None
-
-
-def _start(plan: Plan) -> "subprocess.Popen[str]":
-    with _only_one_core():
-        return subprocess.Popen(
-            [*_command(plan), json.dumps(asdict(plan))],
-            cwd=_ROOT,
-            stdin=subprocess.PIPE,  # never written: a child ends when it does
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,  # Ctrl-C is ours alone
-        )
+    return follow(plan, child, limit_s, on_progress)
 
 
 def _command(plan: Plan) -> list[str]:

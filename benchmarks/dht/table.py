@@ -5,6 +5,7 @@ from rich.table import Table
 
 from benchmarks.dht.children import Trial
 from benchmarks.dht.judge import MEASURES, SMALL, Measure, Verdict, medians, ratio
+from benchmarks.side_by_side import empty_table, say_once, say_verdict, why_missing
 
 __all__ = ["show"]
 
@@ -15,19 +16,14 @@ def show(console: Console, trials: list[Trial], verdicts: list[Verdict]) -> None
         console.print(_table(trials, nodes))
     for verdict in verdicts:
         if verdict.held is not None:
-            mark = "[green]held  [/]" if verdict.held else "[red]missed[/]"
-            console.print(f"{mark} {verdict.target.text}: {_number(verdict.figure, 2)}")
-    for reason in _reasons(trials):
-        console.print(f"[dim]{reason}[/]")
+            say_verdict(console, verdict.held, f"{verdict.target.text}: {_number(verdict.figure, 2)}")
+    say_once(console, [reason for trial in trials for reason in _reasons(trial)])
 
 
 def _table(trials: list[Trial], nodes: int) -> Table:
     rivals = sorted({t.plan.rival for t in trials if t.plan.nodes == nodes and t.figures}, key=_rank)
     title = f"{nodes} nodes in one process on one core" if nodes else "Single requests, both ends in one process"
-    table = Table(title=f"{title} (in brackets: ours over stock's)", title_justify="left")
-    table.add_column("")
-    for rival in rivals:
-        table.add_column(rival, justify="right")
+    table = empty_table(f"{title} (in brackets: ours over stock's)", rivals)
     columns = [medians(trials, rival, nodes) for rival in rivals]
     for measure in MEASURES if nodes else SMALL:
         cells = [_cell(measure, column.get(measure.key)) for column in columns]
@@ -52,14 +48,14 @@ def _rank(rival: str) -> tuple[bool, bool, str]:
     return (not rival.startswith("ours"), rival != "stock", rival)
 
 
-def _reasons(trials: list[Trial]) -> list[str]:
-    """Why figures are missing, each reason once."""
-    reasons: dict[str, None] = {}
-    for trial in trials:
-        if trial.skipped is not None:
-            word = "failed" if trial.failed else "left out"
-            reasons[f"{trial.plan.rival} {word}: {trial.skipped}"] = None
-        for key, why in trial.figures.items():
-            if key.startswith("skipped: "):
-                reasons[f"{trial.plan.rival}, {key.removeprefix('skipped: ')}: {why}"] = None
-    return list(reasons)
+def _reasons(trial: Trial) -> list[str]:
+    """Why figures are missing."""
+    skipped = "skipped: "
+    return [
+        *why_missing(trial, trial.plan.rival),
+        *(
+            f"{trial.plan.rival}, {key.removeprefix(skipped)}: {why}"
+            for key, why in trial.figures.items()
+            if key.startswith(skipped)
+        ),
+    ]

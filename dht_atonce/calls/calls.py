@@ -11,8 +11,20 @@ import msgspec
 
 from dht_atonce.calls.asking import Asked, Asking, Over
 from dht_atonce.calls.serving import Refusal, Running, Serving
-from dht_atonce.calls.wire import CAPABILITY, MAX_DATA, MAX_NAME, Call, CallMessage, Cancel, Failed, Reply, Why, read
-from dht_atonce.codec import encode
+from dht_atonce.calls.wire import (
+    CAPABILITY,
+    MAX_DATA,
+    MAX_NAME,
+    Call,
+    CallMessage,
+    Cancel,
+    Failed,
+    Reply,
+    Why,
+    read,
+    write,
+)
+from dht_atonce.codec import read_each
 from dht_atonce.dht.node import DhtNode
 from dht_atonce.errors import (
     AtOnceError,
@@ -25,7 +37,6 @@ from dht_atonce.errors import (
     ReplyError,
     RequestFailed,
     RequestTimeout,
-    WireError,
 )
 from dht_atonce.identity import PeerId
 from dht_atonce.messaging.frames import Kind
@@ -136,7 +147,7 @@ class Calls:
         asked = asking.begin(to, record.incarnation if record is not None else b"", deadline, waiter)
         try:
             call = Call(asked.id, service, int(timeout_s * 1000), data)
-            asked.receipt = messenger.post(to, encode(call), timeout_s, Kind.CALL)
+            asked.receipt = messenger.post(to, write(call), timeout_s, Kind.CALL)
             self._arm(asking.deadline)
             return await waiter
         finally:
@@ -195,12 +206,7 @@ class Calls:
 
     def take(self, sender: PeerId, messages: list[bytes]) -> None:
         """Of `Service`."""
-        for data in messages:
-            try:
-                message = read(data)
-            except WireError:
-                self._counters["calls.unreadable"] += 1
-                continue
+        for message in read_each(read, messages, self._counters, "calls.unreadable"):
             if isinstance(message, Call):
                 self._on_call(sender, message)
             elif isinstance(message, Cancel):
@@ -296,7 +302,7 @@ class Calls:
 
     def _say(self, to: PeerId, message: CallMessage) -> Receipt | None:
         try:
-            return self._messenger.post(to, encode(message), None, Kind.CALL)
+            return self._messenger.post(to, write(message), None, Kind.CALL)
         except (QueueFull, PeerClosed):
             self._counters["calls.unsaid"] += 1
             return None

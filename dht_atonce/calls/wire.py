@@ -1,13 +1,25 @@
 """What requests and replies are on the wire: messages of `Kind.CALL`. docs/wire.md has the bytes."""
 
+from collections.abc import Callable
 from typing import Annotated, Final
 
-import msgspec
 from msgspec import Meta
 
-from dht_atonce.codec import U8, U32, U64, WireStruct, decode
+from dht_atonce.codec import U8, U32, U64, Reader, WireStruct, encode
 
-__all__ = ["CAPABILITY", "MAX_DATA", "MAX_NAME", "Call", "CallMessage", "Cancel", "Failed", "Reply", "Why", "read"]
+__all__ = [
+    "CAPABILITY",
+    "MAX_DATA",
+    "MAX_NAME",
+    "Call",
+    "CallMessage",
+    "Cancel",
+    "Failed",
+    "Reply",
+    "Why",
+    "read",
+    "write",
+]
 
 CAPABILITY: Final = "call1"
 """In the presence records of those who answer requests."""
@@ -72,13 +84,10 @@ class Cancel(WireStruct, tag=4, frozen=True):
 
 CallMessage = Call | Reply | Failed | Cancel
 
-_DECODER: "msgspec.msgpack.Decoder[CallMessage]" = msgspec.msgpack.Decoder(CallMessage)
+read: Reader[CallMessage] = Reader(CallMessage)
+"""Raises `WireError`."""
+write: Callable[[CallMessage], bytes] = encode
 
 
 def _plain(text: str) -> str:
     return text.encode(errors="replace").decode()
-
-
-def read(data: bytes) -> CallMessage:
-    """Read a message. Raises `WireError`."""
-    return decode(_DECODER, data)

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from math import inf
 from typing import Any
 
+from dht_atonce.codec import read_each
 from dht_atonce.config import DurableConfig
 from dht_atonce.dht.node import DhtNode
 from dht_atonce.durable.receipt import DurableReceipt
@@ -14,7 +15,7 @@ from dht_atonce.durable.sending import CAPABILITY, Sending
 from dht_atonce.durable.store import FILE, Held, Store
 from dht_atonce.durable.wire import MAX_DATA, Note, Parcel, Refused, Settled, Stored, pack, unpack
 from dht_atonce.durable.writer import Writer
-from dht_atonce.errors import MessageTooLarge, NotSupported, PeerClosed, QueueFull, StoreError, WireError
+from dht_atonce.errors import MessageTooLarge, NotSupported, PeerClosed, QueueFull, StoreError
 from dht_atonce.host import Host
 from dht_atonce.identity import PeerId
 from dht_atonce.messaging.frames import Kind
@@ -144,12 +145,7 @@ class Durable:
         if sending is None or receiving is None or self._writer.is_closed:
             return
         parcels: list[Parcel] = []
-        for data in messages:
-            try:
-                note = unpack(data)
-            except WireError:
-                self._counters["durable.bad_note"] += 1
-                continue
+        for note in read_each(unpack, messages, self._counters, "durable.bad_note"):
             if isinstance(note, Parcel):
                 parcels.append(note)
             elif isinstance(note, Stored):

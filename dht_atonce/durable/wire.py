@@ -1,11 +1,11 @@
 """What messages of the kind DURABLE are. docs/wire.md has the bytes, docs/guide/durable.md what they are for."""
 
+from collections.abc import Callable
 from typing import Annotated, Final
 
-import msgspec
 from msgspec import Meta
 
-from dht_atonce.codec import U8, U32, U64, Bytes8, WireStruct, decode, encode
+from dht_atonce.codec import U8, U32, U64, Bytes8, Reader, WireStruct, encode
 
 __all__ = ["MAX_DATA", "Note", "Parcel", "Refused", "Settled", "Stored", "Why", "pack", "unpack"]
 
@@ -63,11 +63,6 @@ class Settled(WireStruct, tag=4, frozen=True):
 
 Note = Parcel | Stored | Refused | Settled
 
-_DECODER: "msgspec.msgpack.Decoder[Note]" = msgspec.msgpack.Decoder(Note)
-
-pack = encode
-
-
-def unpack(data: bytes) -> Note:
-    """Raises `WireError`."""
-    return decode(_DECODER, data)
+unpack: Reader[Note] = Reader(Note)
+"""Raises `WireError`."""
+pack: Callable[[Note], bytes] = encode

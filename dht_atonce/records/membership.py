@@ -15,13 +15,12 @@ from dht_atonce.config import NetworkConfig
 from dht_atonce.endpoints import Address
 from dht_atonce.identity import Identity, PeerId
 from dht_atonce.records.record import (
-    GONE,
     ONLINE,
     Endpoints,
     Name,
     Payload,
-    Record,
     Status,
+    StatusRecord,
     acceptable,
     checked,
     packed,
@@ -47,23 +46,15 @@ def topic_key(network: NetworkConfig, topic: str) -> bytes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MembershipRecord(Record):
+class MembershipRecord(StatusRecord):
     """One member of a topic."""
 
     topic: str
-    status: str
-    """As in a presence record; `gone` says that it has left."""
-    endpoints: tuple[Address, ...]
-    """Where it listens for links; those that this network does not accept are left out. Empty: cannot be dialled."""
     data: bytes
     """What the app says of this member, at most 128 B."""
 
     KIND: ClassVar[int] = 3
     DECODER: ClassVar[msgspec.msgpack.Decoder[Any]] = msgspec.msgpack.Decoder(_MembershipPayload)
-
-    @property
-    def is_goodbye(self) -> bool:
-        return self.status == GONE
 
     @classmethod
     def sign(

@@ -11,12 +11,11 @@ from dht_atonce.config import NetworkConfig
 from dht_atonce.endpoints import Address
 from dht_atonce.identity import Identity, PeerId
 from dht_atonce.records.record import (
-    GONE,
     ONLINE,
     Endpoints,
     Payload,
-    Record,
     Status,
+    StatusRecord,
     acceptable,
     checked,
     packed,
@@ -40,21 +39,13 @@ def presence_key(network: NetworkConfig, peer_id: PeerId) -> bytes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PresenceRecord(Record):
+class PresenceRecord(StatusRecord):
     """Where a peer can be reached, and how it is."""
 
-    status: str
-    """`online`, `away`, `busy` or a word of the app; `gone` is a goodbye."""
-    endpoints: tuple[Address, ...]
-    """Where it listens for links; those that this network does not accept are left out. Empty: cannot be dialled."""
     capabilities: tuple[str, ...]
 
     KIND: ClassVar[int] = 1
     DECODER: ClassVar[msgspec.msgpack.Decoder[Any]] = msgspec.msgpack.Decoder(_PresencePayload)
-
-    @property
-    def is_goodbye(self) -> bool:
-        return self.status == GONE
 
     @classmethod
     def sign(

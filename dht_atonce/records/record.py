@@ -25,6 +25,7 @@ __all__ = [
     "Payload",
     "Record",
     "Status",
+    "StatusRecord",
     "acceptable",
     "checked",
     "is_newer",
@@ -84,6 +85,20 @@ class Record:
     def life_limit_s(self, record_life_s: int) -> int:
         """How long after receipt anybody may keep this record."""
         return record_life_s + (SKEW_S if self.is_goodbye else 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatusRecord(Record):
+    """What the records share that say how their owner is and where it listens: presences and memberships."""
+
+    status: str
+    """`online`, `away`, `busy` or a word of the app; `gone` is a goodbye: to the network, or to a topic."""
+    endpoints: tuple[Address, ...]
+    """Where it listens for links; those that this network does not accept are left out. Empty: cannot be dialled."""
+
+    @property
+    def is_goodbye(self) -> bool:
+        return self.status == GONE
 
 
 def is_newer(record: Record, than: Record | None) -> bool:

@@ -12,16 +12,17 @@ missed is found out by digests, which neighbours exchange in both modes, and by 
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable
 
 from dht_atonce.dht.gate import Bucket, Buckets
 from dht_atonce.errors import WireError
 from dht_atonce.rooms.authors import Authors
 from dht_atonce.rooms.config import RoomsConfig
 from dht_atonce.rooms.history import History, Kept
+from dht_atonce.rooms.numbers import Number, number_of, numbers_of, pages
 from dht_atonce.rooms.outbox import Outbox
 from dht_atonce.rooms.plumtree import Plumtree
 from dht_atonce.rooms.roster import Roster
+from dht_atonce.rooms.signing import Signer
 from dht_atonce.rooms.wire import (
     Entry,
     Have,
@@ -35,55 +36,17 @@ from dht_atonce.rooms.wire import (
     Why,
     here_data,
     here_of,
-    signed_bytes,
     suspect_data,
     suspect_of,
 )
 
-__all__ = ["Gossip", "Number", "Sign", "Verify", "ranges_of"]
-
-Sign = Callable[[bytes], bytes]
-"""Our signature over these bytes."""
-Verify = Callable[[bytes, bytes, bytes], bool]
-"""Whether (key, signature, bytes) is right."""
-Number = tuple[bytes, int, int, int]
-"""What names a statement: whom it is of, session, stream, seq."""
+__all__ = ["Gossip"]
 
 _FOR_EVER = float("inf")
-_MAX_EXPANDED = 1024  # statements that one message may ask for or announce
 _MAX_HOPS = 255
-_MAX_SEQ = 1 << 63  # nobody gets there; what is beyond must not make us count past 64 bits
 _GUEST_SAYS_TO = 3
 _LAST_WORDS_TO = 3
 _REFUTE_S = 1.0
-_RANGES = 256  # of one message
-
-
-def ranges_of(numbers: Iterable[Number]) -> list[Range]:
-    """The same numbers, those in a row together."""
-    ranges: list[Range] = []
-    of = None
-    first = count = 0
-    for author, session, stream, seq in numbers:
-        if of == (author, session, stream) and seq == first + count:
-            count += 1
-            continue
-        if of is not None:
-            ranges.append(Range(*of, first, count))
-        of, first, count = (author, session, stream), seq, 1
-    if of is not None:
-        ranges.append(Range(*of, first, count))
-    return ranges
-
-
-def _expand(ranges: list[Range]) -> list[Number]:
-    numbers: list[Number] = []
-    for one in ranges:
-        room = _MAX_EXPANDED - len(numbers)
-        stream = Stream.HERE if one.stream == Stream.GONE else one.stream
-        count = min(one.count, room, max(0, _MAX_SEQ - one.first))
-        numbers += [(one.author, one.session, stream, one.first + n) for n in range(count)]
-    return numbers
 
 
 class Gossip:
@@ -91,38 +54,31 @@ class Gossip:
 
     def __init__(
         self,
-        own: bytes,
+        signer: Signer,
         room: bytes,
-        network_id: bytes,
-        session: int,
         config: RoomsConfig,
         rng: random.Random,
         outbox: Outbox,
-        sign: Sign,
-        verify: Verify,
         counters: Counter[str],
     ) -> None:
+        self.signer = signer
         self.roster = Roster(config)
-        self.authors = Authors(config, session)
+        self.authors = Authors(config, signer.session)
         self.history = History(config)
         self.tree: Plumtree[bytes, Number] = Plumtree(config, rng)
         self.mode = Mode.DIRECT
-        self.session = session
         self.seq = 0
         """How many shouts we made."""
         self.news: Statement | None = None
         """What we said last of ourselves; None: we are a guest, or not in yet."""
         self.guest_of: bytes | None = None
         """A guest's way into the room."""
-        self._own = own
+        self._own = signer.own
         self._name = ""
         self._room = room
-        self._network_id = network_id
         self._config = config
         self._rng = rng
         self._outbox = outbox
-        self._sign = sign
-        self._verify = verify
         self._counters = counters
         self._late: list[Number] = []
         """What did not come through the tree, and neighbours are to be told of."""
@@ -153,7 +109,7 @@ class Gossip:
         until = now - self._config.digest_age_s
         entries = self.authors.recent(since, until, self._config.digest_authors)
         if self.seq and since <= self._said_at <= until:
-            entries.append(Entry(self._own, self.session, self.seq))
+            entries.append(Entry(self._own, self.signer.session, self.seq))
         return entries
 
     def past(self, count: int) -> list[Statement]:
@@ -170,9 +126,9 @@ class Gossip:
         """Say something to all. Gives its number."""
         self.seq += 1
         self._said_at = now
-        statement = self.make(Stream.SHOUT, self.seq, data)
+        statement = self.signer.make(Stream.SHOUT, self.seq, data)
         self.history.add(statement, 0, is_checked=True)
-        number = self._number(statement)
+        number = number_of(statement)
         if self.mode == Mode.DIRECT:
             self._outbox.say_all(self.roster.keys(), Say(self._room, statement, Why.DIRECT, 1))
         else:
@@ -208,24 +164,10 @@ class Gossip:
         if known is None or self.news is None or self.roster.has_suspicion(member, known.session, known.seq):
             return
         data = suspect_data(member, known.session, known.seq)
-        statement = self.make(Stream.SUSPECT, int(wall * 1_000_000), data)
+        statement = self.signer.make(Stream.SUSPECT, int(wall * 1_000_000), data)
         self.roster.on_suspect(member, statement, now)
         self._push(statement, None, now, 0)
         self._counters["rooms.suspected"] += 1
-
-    def make(self, stream: int, seq: int, data: bytes) -> Statement:
-        """Sign a statement."""
-        body = signed_bytes(self._network_id, self._room, self._own, self.session, stream, seq, data)
-        return Statement(self._own, self.session, stream, seq, data, self._sign(body))
-
-    def is_genuine(self, statement: Statement) -> bool:
-        """Whether its author signed it."""
-        one = statement
-        body = signed_bytes(self._network_id, self._room, one.author, one.session, one.stream, one.seq, one.data)
-        if self._verify(one.author, one.signature, body):
-            return True
-        self._counters["rooms.forged"] += 1
-        return False
 
     # --- inputs ---
 
@@ -233,7 +175,7 @@ class Gossip:
         """A statement came. False: the source has to be a liar, as members check what they pass on."""
         statement, why = message.statement, message.why
         try:
-            number = self._number(statement)
+            number = number_of(statement)
         except WireError:
             self._counters["rooms.bad_statement"] += 1
             return True
@@ -245,7 +187,7 @@ class Gossip:
             return True
         is_vouched = why == Why.DIRECT and source == author and statement.stream == Stream.SHOUT
         if not is_vouched:
-            if not self.is_genuine(statement):
+            if not self.signer.is_genuine(statement):
                 return False
             buckets = self._relay if statement.stream == Stream.SHOUT else self._news
             if why != Why.ASKED and not buckets.take(author, now):
@@ -267,11 +209,11 @@ class Gossip:
 
     def on_have(self, source: bytes, message: Have, now: float) -> None:
         """A neighbour announces statements."""
-        numbers = _expand(message.ranges)
+        numbers = numbers_of(message.ranges)
         new = [number for number in numbers if not self._has(number)]
         if message.is_late:
             new = [number for number in new if self._ask_late(number, now)]
-            for ranges in _pages(ranges_of(new)):
+            for ranges in pages(new):
                 self._outbox.say(source, Want(self._room, ranges, False))
             return
         self.tree.on_have(source, new, now)
@@ -287,7 +229,7 @@ class Gossip:
         why = Why.TREE if message.graft else Why.ASKED
         if message.graft:
             self.tree.on_graft(source)
-        for number in _expand(message.ranges):
+        for number in numbers_of(message.ranges):
             found = self._find(number)
             if found is not None and self._serve.take(source, now):
                 statement, hops = found
@@ -301,29 +243,47 @@ class Gossip:
             self._counters["rooms.asked_by_digest"] += 1
             self._outbox.say(source, Want(self._room, ranges, False))
 
+    def on_hint(self, author: bytes, session: int, highest: int) -> None:
+        """A list of members tells how far an author has come."""
+        if author != self._own:
+            self.authors.on_hint(author, session, highest)
+
+    def on_past(self, statement: Statement) -> bool:
+        """A shout that was made before we came. False: it is worth nothing."""
+        if statement.stream != Stream.SHOUT or statement.author == self._own:
+            return False
+        if not self.signer.is_genuine(statement) or not self.authors.on_past(statement):
+            return False
+        self.history.add(statement, 0, is_checked=True)
+        return True
+
     def on_member(self, statement: Statement, now: float, wall: float) -> None:
         """A list of members has this one."""
         if statement.stream != Stream.HERE or statement.author == self._own:
             return
         if self.roster.has(statement.author, statement.session, statement.seq):
             return
-        if self.roster.is_acceptable(statement, wall) and self.is_genuine(statement) and self.roster.on_here(statement):
-            self._spread(self._number(statement), now)
+        if (
+            self.roster.is_acceptable(statement, wall)
+            and self.signer.is_genuine(statement)
+            and self.roster.on_here(statement)
+        ):
+            self._spread(number_of(statement), now)
 
     def on_time(self, now: float) -> None:
         """Time has passed."""
         for peer, numbers in self.tree.take_haves(now):
             hops = min(self.tree.hops(numbers[0]) + 1, _MAX_HOPS)
-            for ranges in _pages(ranges_of(numbers)):
+            for ranges in pages(numbers):
                 self._outbox.say(peer, Have(self._room, ranges, hops, False))
                 hops = _MAX_HOPS  # said of the first only
         if now >= self._late_at:
             late, self._late, self._late_at = self._late, [], _FOR_EVER
-            for ranges in _pages(ranges_of(late)):
+            for ranges in pages(late):
                 self._outbox.say_all(self.neighbours, Have(self._room, ranges, 0, True))
         for peer, numbers in self.tree.take_grafts(now):
             numbers = [number for number in numbers if not self._has(number)]
-            for ranges in _pages(ranges_of(numbers)) or [[]]:
+            for ranges in pages(numbers) or [[]]:
                 self._counters["rooms.grafts"] += 1
                 self._outbox.say(peer, Want(self._room, ranges, True))
         if now >= self.authors.deadline:
@@ -337,12 +297,12 @@ class Gossip:
     def _tell(self, stream: int, now: float, wall: float) -> None:
         data = here_data(self.seq, self._name)
         last = self.news.seq if self.news is not None else 0
-        self.news = self.make(stream, max(int(wall * 1_000_000), last + 1), data)
+        self.news = self.signer.make(stream, max(int(wall * 1_000_000), last + 1), data)
         self._push(self.news, None, now, 0)
 
     def _push(self, statement: Statement, source: bytes | None, now: float, hops: int) -> None:
         """`hops`: over how many links it came to us."""
-        targets = self.tree.on_new(self._number(statement), source, now, hops=hops)
+        targets = self.tree.on_new(number_of(statement), source, now, hops=hops)
         self._outbox.say_all(targets, Say(self._room, statement, Why.TREE, min(hops + 1, _MAX_HOPS)))
 
     def _spread(self, number: Number, now: float) -> None:
@@ -361,16 +321,6 @@ class Gossip:
         if len(self._asked) > self._config.max_missing:
             del self._asked[next(iter(self._asked))]
         return True
-
-    def _number(self, statement: Statement) -> Number:
-        """Raises `WireError`."""
-        stream = statement.stream
-        if stream == Stream.SUSPECT:
-            member, session, version = suspect_of(statement.data)
-            return member, session, stream, version
-        if stream > Stream.SUSPECT:
-            raise WireError("unknown stream")
-        return statement.author, statement.session, Stream.HERE if stream == Stream.GONE else stream, statement.seq
 
     def _has(self, number: Number) -> bool:
         """Whether it is no news to us."""
@@ -433,7 +383,7 @@ class Gossip:
         """Whether its signature holds: what others get of us they cannot believe otherwise."""
         if kept.is_checked:
             return True
-        is_good = self.is_genuine(kept.statement)
+        is_good = self.signer.is_genuine(kept.statement)
         self.history.on_checked(kept.statement, is_good=is_good)
         return is_good
 
@@ -446,7 +396,3 @@ class Gossip:
         self._counters["rooms.repairs"] += 1
         if others:
             self._outbox.say(others[(tries - 1) % len(others)], Want(self._room, ranges, False))
-
-
-def _pages(ranges: list[Range]) -> list[list[Range]]:
-    return [ranges[at : at + _RANGES] for at in range(0, len(ranges), _RANGES)]

@@ -20,6 +20,7 @@ from dht_atonce.rooms.wire import (
     ForwardJoin,
     Neighbour,
     NeighbourReply,
+    RoomMessage,
     Shuffle,
     ShuffleReply,
 )
@@ -77,6 +78,22 @@ class HyParView:
         for other in list(self.active):
             if other != newcomer:
                 self._say(other, ForwardJoin(self._room, newcomer, self._config.join_ttl))
+
+    def on_message(self, source: bytes, message: RoomMessage, now: float) -> None:
+        """Somebody said something about who is whose neighbour."""
+        match message:
+            case ForwardJoin():
+                self.on_forward_join(source, message, now)
+            case Neighbour():
+                self.on_neighbour(source, message, now)
+            case NeighbourReply():
+                self.on_neighbour_reply(source, message, now)
+            case Disconnect():
+                self.on_disconnect(source, message.leaving, now)
+            case Shuffle():
+                self.on_shuffle(source, message, now)
+            case ShuffleReply():
+                self.on_shuffle_reply(source, message)
 
     def on_forward_join(self, source: bytes, message: ForwardJoin, now: float) -> None:
         """A newcomer's name came by. Only neighbours send it."""

@@ -18,27 +18,25 @@ from dht_atonce.rooms.authors import Given
 from dht_atonce.rooms.config import RoomsConfig
 from dht_atonce.rooms.digests import Digests
 from dht_atonce.rooms.doorman import Doorman
+from dht_atonce.rooms.entrance import Entrance
 from dht_atonce.rooms.events import Entered, Left, Missed, RoomEvent, Said, Whispered
-from dht_atonce.rooms.gossip import Gossip, Sign, Verify
+from dht_atonce.rooms.gossip import Gossip
 from dht_atonce.rooms.hyparview import HyParView
 from dht_atonce.rooms.outbox import Outbox
+from dht_atonce.rooms.signing import Sign, Signer, Verify
+from dht_atonce.rooms.vigil import Vigil
 from dht_atonce.rooms.wire import (
     AskRoster,
     Digest,
     Disconnect,
-    ForwardJoin,
     Have,
     Join,
     Mode,
-    Neighbour,
     NeighbourReply,
     Past,
     Prune,
     RoomMessage,
     Say,
-    Shuffle,
-    ShuffleReply,
-    Stream,
     Want,
     Welcome,
     Whisper,
@@ -50,8 +48,6 @@ __all__ = ["RoomMachine"]
 _FOR_EVER = float("inf")
 _MAX_EARLY = 256  # messages that come before we are in
 _MAX_WAITING = 64
-_ROUNDS = 2  # in which those are asked again who came when we did
-_ROUND_S = 0.4
 _MAX_LIES = 4
 _MAX_LIARS = 1024  # that are remembered
 
@@ -89,35 +85,23 @@ class RoomMachine:
         self.counters = counters
         self.outbox = Outbox()
         self.views = HyParView(own, room, config, rng, self.outbox)
-        self.gossip = Gossip(own, room, network_id, session, config, rng, self.outbox, sign, verify, counters)
+        signer = Signer(own, room, network_id, session, sign, verify, counters)
+        self.gossip = Gossip(signer, room, config, rng, self.outbox, counters)
         self._doorman = Doorman(room, config, self.gossip, self.outbox, counters)
         self._digests = Digests(room, config, self.gossip, self.outbox, counters)
+        self._entrance = Entrance(room, config, self.outbox, counters, last=last, guest=guest)
+        self._vigil = Vigil(config)
         self._own = own
         self._name = name
-        self._last = min(last, config.max_last)
         self._guest = guest
         self._config = config
         self._rng = rng
         self._state = _State.JOINING
-        self._candidates: list[bytes] = []
-        self._contact: bytes | None = None
-        """Whom we asked to let us in."""
-        self._contact_until = _FOR_EVER
-        self._not_yet: list[bytes] = []
-        """Candidates that were not in themselves when we asked."""
-        self._rounds = 0
         self._waiting: dict[bytes, Join] = {}
         """Who came when we did, and waits for us to be in."""
         self._early: list[tuple[bytes, Say]] = []
         self._events: list[RoomEvent] = []
-        self._past_left = 0
-        self._heard: dict[bytes, float] = {}
-        """When each neighbour was heard of last."""
-        self._broken: dict[bytes, float] = {}
-        """Neighbours whose link broke, and until when it may come back."""
         self._lies: Counter[bytes] = Counter()
-        self._probed: dict[bytes, float] = {}
-        """Members that we try to reach only to know whether they are there, and since when."""
         self._probe_at = _FOR_EVER
         self._digest_at = _FOR_EVER
         self._here_at = _FOR_EVER
@@ -137,7 +121,7 @@ class RoomMachine:
     @property
     def is_alone(self) -> bool:
         """Whether we have no neighbour, and ask nobody."""
-        return not self.views.active and not self.views.asked and self._contact is None
+        return not self.views.active and not self.views.asked and self._entrance.contact is None
 
     @property
     def mode(self) -> int:
@@ -147,9 +131,8 @@ class RoomMachine:
     @property
     def deadline(self) -> float:
         """When `on_time` has something to do."""
-        broken = min(self._broken.values(), default=_FOR_EVER)
-        ours = min(self._contact_until, self._probe_at, self._digest_at, self._here_at, broken)
-        return min(ours, self.gossip.deadline, self.views.deadline)
+        ours = min(self._probe_at, self._digest_at, self._here_at)
+        return min(ours, self._entrance.deadline, self._vigil.deadline, self.gossip.deadline, self.views.deadline)
 
     @property
     def members(self) -> int:
@@ -159,8 +142,8 @@ class RoomMachine:
     def wanted(self) -> list[bytes]:
         """With whom the room wants a link."""
         links = dict.fromkeys([*self.views.active, *self.views.asked])
-        if self._contact is not None:
-            links[self._contact] = None
+        if self._entrance.contact is not None:
+            links[self._entrance.contact] = None
         if self.gossip.mode == Mode.DIRECT:
             links.update(dict.fromkeys(self.gossip.roster.keys()))
         return list(links)
@@ -171,7 +154,7 @@ class RoomMachine:
         """The DHT lists these as members: in random order."""
         fresh = [one for one in members if one != self._own and not self._lies[one] >= _MAX_LIES]
         if self._state is _State.JOINING or (self._state is _State.IN and self.is_alone):
-            self._candidates = fresh
+            self._entrance.offer(fresh)
             self._ask_next(now, wall)
         elif self._state is _State.IN and not self._guest:
             # Whom we do not know may be in another part of a room that fell apart, or have just left.
@@ -195,7 +178,8 @@ class RoomMachine:
             self.gossip.on_time(_FOR_EVER)
             self.views.leave()
         self._state = _State.LEFT
-        self._contact_until = self._probe_at = self._digest_at = self._here_at = _FOR_EVER
+        self._entrance.stop()
+        self._probe_at = self._digest_at = self._here_at = _FOR_EVER
 
     # --- inputs ---
 
@@ -203,8 +187,7 @@ class RoomMachine:
         """A member said something to us."""
         if self._state is _State.LEFT or self._lies[source] >= _MAX_LIES:
             return
-        if source in self._heard:
-            self._heard[source] = now
+        self._vigil.on_heard(source, now)
         match message:
             case Say():
                 self._on_say(source, message, now, wall)
@@ -222,45 +205,34 @@ class RoomMachine:
                 self._on_past(source, message)
             case Welcome():
                 self._on_welcome(source, message, now, wall)
-            case NeighbourReply() if source == self._contact:
-                if not message.accepted:  # it is not in itself
-                    self._not_yet.append(source)
+            case NeighbourReply() if source == self._entrance.contact:
+                if not message.accepted:
+                    self._entrance.on_not_yet(source)
                     self._ask_next(now, wall)
             case _ if self._guest:
                 self.counters["rooms.not_for_guests"] += 1
             case Join():
                 self._on_join(source, message, now)
-            case ForwardJoin():
-                self.views.on_forward_join(source, message, now)
-            case Neighbour():
-                self.views.on_neighbour(source, message, now)
-            case NeighbourReply():
-                self.views.on_neighbour_reply(source, message, now)
-            case Disconnect():
-                self.views.on_disconnect(source, message.leaving, now)
-            case Shuffle():
-                self.views.on_shuffle(source, message, now)
-            case ShuffleReply():
-                self.views.on_shuffle_reply(source, message)
             case AskRoster():
                 self._doorman.on_ask(source, now)
+            case _:
+                self.views.on_message(source, message, now)
         self._settle_changes(now)
 
     def on_linked(self, peer: bytes) -> None:
         """There is a link to it."""
-        self._probed.pop(peer, None)
-        self._broken.pop(peer, None)
+        self._vigil.on_answered(peer)
 
     def on_unlinked(self, peer: bytes, now: float, wall: float) -> None:
         """Its link is gone, or none could be had."""
         if self._state is _State.LEFT:
             return
-        if peer == self._contact:
+        if peer == self._entrance.contact:
             self._ask_next(now, wall)
-        if peer in self.views.active and peer not in self._broken:
-            self._broken[peer] = now + self._config.lost_s
+        if peer in self.views.active and not self._vigil.is_broken(peer):
+            self._vigil.on_broken(peer, now)
             self._digests.say([peer], now)  # which dials it
-        elif peer in self.views.active or peer in self.views.asked or peer in self._probed:
+        elif peer in self.views.active or peer in self.views.asked or self._vigil.is_probed(peer):
             self._on_lost(peer, now, wall)
         elif self.gossip.mode == Mode.DIRECT and peer in self.gossip.roster:
             self._probe(peer, now)
@@ -272,18 +244,16 @@ class RoomMachine:
             return
         config = self._config
         self.gossip.on_time(now)
-        if now >= self._contact_until:
+        if now >= self._entrance.deadline:
             self._ask_next(now, wall)
-        for peer, until in list(self._broken.items()):
-            if until <= now:
-                self._on_lost(peer, now, wall)
+        for peer in self._vigil.lost(now):
+            self._on_lost(peer, now, wall)
         if now >= self._digest_at:
             self._digest_at = now + config.digest_s * (0.75 + 0.5 * self._rng.random())
             self.gossip.roster.expire(wall)
-            for peer, heard_at in list(self._heard.items()):
-                if heard_at < now - config.silent_s:
-                    self.counters["rooms.silent"] += 1
-                    self._on_lost(peer, now, wall)
+            for peer in self._vigil.silent(now):
+                self.counters["rooms.silent"] += 1
+                self._on_lost(peer, now, wall)
             self._digests.say(list(self.views.active), now)
         if now >= self._probe_at:
             # Whose neighbours all went at once is missed by nobody else.
@@ -318,21 +288,8 @@ class RoomMachine:
 
     def _ask_next(self, now: float, wall: float) -> None:
         """Ask the next candidate to let us in; if there is none, we are in."""
-        if self._contact is not None:
-            self.counters["rooms.not_let_in"] += 1
-        self._contact, self._contact_until = None, _FOR_EVER
-        if self._candidates:
-            self._contact = self._candidates.pop(0)
-            self._contact_until = now + self._config.join_s
-            self._past_left = self._last if self._state is _State.JOINING else 0
-            self.outbox.say(self._contact, Join(self.room, self._guest, self._past_left))
-        elif self._state is _State.JOINING:
-            if self._not_yet and self._rounds < _ROUNDS:
-                self._rounds += 1
-                self._candidates, self._not_yet = self._not_yet, []
-                self._contact_until = now + _ROUND_S
-            else:
-                self._come_in(now, wall)
+        if self._entrance.ask_next(now, is_in=self.is_in):
+            self._come_in(now, wall)
 
     def _come_in(self, now: float, wall: float) -> None:
         self._state = _State.IN
@@ -349,31 +306,25 @@ class RoomMachine:
             self._on_say(source, message, now, wall)
 
     def _on_past(self, source: bytes, message: Past) -> None:
-        if source != self._contact or self._state is not _State.JOINING:
+        if source != self._entrance.contact or self._state is not _State.JOINING:
             return
-        for statement in message.statements[: self._past_left]:
-            self._past_left -= 1
-            if statement.stream != Stream.SHOUT or statement.author == self._own:
-                continue
-            if self.gossip.is_genuine(statement) and self.gossip.authors.on_past(statement):
-                self.gossip.history.add(statement, 0, is_checked=True)
+        for statement in self._entrance.take_past(message.statements):
+            if self.gossip.on_past(statement):
                 said = Said(PeerId(statement.author), statement.data, statement.seq, 0, is_past=True)
                 self._events.append(said)
 
     def _on_welcome(self, source: bytes, message: Welcome, now: float, wall: float) -> None:
-        if source != self._contact and not self._digests.has_asked(source):
+        if source != self._entrance.contact and not self._digests.has_asked(source):
             self.counters["rooms.unasked"] += 1
             return
         for statement, highest in message.members:
-            if statement.author != self._own:
-                self.gossip.authors.on_hint(statement.author, statement.session, highest)
+            self.gossip.on_hint(statement.author, statement.session, highest)
             self.gossip.on_member(statement, now, wall)
         for entry in message.authors:
-            if entry.author != self._own:
-                self.gossip.authors.on_hint(entry.author, entry.session, entry.highest)
-        if source != self._contact or message.more:
+            self.gossip.on_hint(entry.author, entry.session, entry.highest)
+        if source != self._entrance.contact or message.more:
             return
-        self._contact, self._contact_until, self._candidates = None, _FOR_EVER, []
+        self._entrance.on_let_in()
         self._set_mode()
         if self._guest:
             self.gossip.guest_of = source
@@ -436,15 +387,13 @@ class RoomMachine:
 
     def _on_lost(self, peer: bytes, now: float, wall: float) -> None:
         """A neighbour cannot be reached."""
-        self._broken.pop(peer, None)
-        self._probed.pop(peer, None)
+        self._vigil.on_answered(peer)
         self.views.on_failed(peer, now)
         self.gossip.suspect(peer, now, wall)
 
     def _probe(self, peer: bytes, now: float) -> None:
         """Whether it can be reached: a digest, which dials it; if not, `on_unlinked` says so."""
-        self._probed = {one: at for one, at in self._probed.items() if at > now - self._config.neighbour_s}
-        self._probed[peer] = now
+        self._vigil.on_probe(peer, now)
         self._digests.say([peer], now)
 
     def _settle_changes(self, now: float) -> None:
@@ -453,18 +402,17 @@ class RoomMachine:
             self.counters["rooms.neighbours_changed"] += 1
             if is_up:
                 self.gossip.tree.on_up(peer)
-                self._heard[peer] = now
+                self._vigil.on_up(peer, now)
                 self._digests.greet(peer, now)
                 if len(self.views.active) == 1 and self._state is _State.IN:
                     self._here_at = now  # what we said before was heard by nobody
             else:
                 self.gossip.tree.on_down(peer, now)
-                self._heard.pop(peer, None)
-                self._broken.pop(peer, None)
+                self._vigil.on_down(peer)
                 self._digests.on_down(peer)
 
     def _on_digest(self, source: bytes, message: Digest, now: float) -> None:
         if source in self.views.active:
             self._digests.on_digest(source, message, now)
-        elif source != self._contact and source not in self.views.asked and self._state is _State.IN:
+        elif source != self._entrance.contact and source not in self.views.asked and self._state is _State.IN:
             self.outbox.say(source, Disconnect(self.room, False))

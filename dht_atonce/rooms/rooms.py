@@ -3,9 +3,10 @@
 import asyncio
 from collections.abc import Callable
 
+from dht_atonce.codec import read_each
 from dht_atonce.dht.node import DhtNode
 from dht_atonce.endpoints import Address
-from dht_atonce.errors import PeerClosed, PeerIdError, WireError
+from dht_atonce.errors import PeerClosed, PeerIdError
 from dht_atonce.identity import PeerId
 from dht_atonce.messaging.frames import Kind
 from dht_atonce.messaging.linking import Ended
@@ -145,12 +146,7 @@ class Rooms:
         assert self._messenger is not None
         counters = self._messenger.counters
         touched: dict[Room, None] = {}
-        for data in messages:
-            try:
-                message = read_message(data)
-            except WireError:
-                counters["rooms.bad_message"] += 1
-                continue
+        for message in read_each(read_message, messages, counters, "rooms.bad_message"):
             room = self._rooms.get(message.room)
             if room is not None:
                 room.on_message(sender, message)

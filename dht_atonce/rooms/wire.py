@@ -4,12 +4,12 @@ A *statement* is signed by its author and travels through any hands: a shout, or
 a link, which proves who says it.
 """
 
+from collections.abc import Callable
 from typing import Annotated, Final
 
-import msgspec
 from msgspec import Meta
 
-from dht_atonce.codec import U8, U16, U32, U64, Bytes20, Bytes32, Bytes64, WireStruct, decode, encode
+from dht_atonce.codec import U8, U16, U32, U64, Bytes20, Bytes32, Bytes64, Reader, WireStruct, encode
 from dht_atonce.errors import WireError
 
 __all__ = [
@@ -265,17 +265,9 @@ RoomMessage = (
     | Whisper
 )
 
-_DECODER: "msgspec.msgpack.Decoder[RoomMessage]" = msgspec.msgpack.Decoder(RoomMessage)
-
-
-def write_message(message: RoomMessage) -> bytes:
-    """The message's bytes."""
-    return encode(message)
-
-
-def read_message(data: bytes) -> RoomMessage:
-    """Raises `WireError`."""
-    return decode(_DECODER, data)
+read_message: Reader[RoomMessage] = Reader(RoomMessage)
+"""Raises `WireError`."""
+write_message: Callable[[RoomMessage], bytes] = encode
 
 
 def signed_bytes(

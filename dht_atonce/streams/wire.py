@@ -1,12 +1,11 @@
 """What the two ends of streams say to each other. docs/wire.md, "Streams", has the bytes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Final
 
-import msgspec
 from msgspec import Meta
 
-from dht_atonce.codec import U8, U64, WireStruct, decode, encode
+from dht_atonce.codec import U8, U64, Reader, WireStruct, encode
 from dht_atonce.errors import WireError
 from dht_atonce.streams.config import CHUNK, MAX_NAME
 
@@ -86,12 +85,8 @@ class Reset(WireStruct, tag=5, frozen=True):
 
 StreamMessage = Open | Data | Credit | End | Reset
 
-_DECODER: "msgspec.msgpack.Decoder[StreamMessage]" = msgspec.msgpack.Decoder(StreamMessage)
-
-
-def write_message(message: StreamMessage) -> bytes:
-    """The message's bytes."""
-    return encode(message)
+_read: Reader[StreamMessage] = Reader(StreamMessage)
+write_message: Callable[[StreamMessage], bytes] = encode
 
 
 def write_data(mine: bool, number: int, pieces: Sequence[bytes | memoryview], size: int) -> bytes:
@@ -101,8 +96,8 @@ def write_data(mine: bool, number: int, pieces: Sequence[bytes | memoryview], si
 
 
 def read_message(data: bytes) -> StreamMessage:
-    """Read a message. Raises `WireError`."""
-    message = decode(_DECODER, data)
+    """Raises `WireError`."""
+    message = _read(data)
     if isinstance(message, Open) and len(message.name.encode()) > MAX_NAME:
         raise WireError("the name of a stream is too long")
     return message

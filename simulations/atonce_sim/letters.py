@@ -4,7 +4,8 @@ import asyncio
 import contextlib
 
 from atonce_sim.measures import StepMeasures
-from atonce_sim.residents import PeerResident, Resident
+from atonce_sim.peer_residents import PeerResident
+from atonce_sim.residents import Resident
 from atonce_sim.scenario import Disks
 from atonce_sim.virtual_disks import DiskFaults
 from atonce_sim.world import World

@@ -15,22 +15,25 @@ import msgspec
 
 from atonce_seed.server import SeedServer
 from atonce_sim.ciphers import PassThrough, SharedPairs
+from atonce_sim.course import span_s, step_name
 from atonce_sim.hostile.underworld import Underworld
 from atonce_sim.inspection import Health, Inspector
 from atonce_sim.keyspace import as_long
 from atonce_sim.latency import mean_rtt_s
 from atonce_sim.loop import run as run_world
 from atonce_sim.measures import RUN_FIGURES, Measures, mean, quantile, quantiles
+from atonce_sim.node_residents import NodeResident
+from atonce_sim.peer_residents import ANY4, PeerResident
 from atonce_sim.population import Population, Settler
 from atonce_sim.replay import Recorder
-from atonce_sim.residents import ANY4, NodeResident, PeerResident, Resident
+from atonce_sim.residents import Resident
 from atonce_sim.results import Expectation, Invariants, ProfileLine, Run, Sample, Summary
 from atonce_sim.scenario import Scenario, condition
 from atonce_sim.stock import stock_world
 from atonce_sim.stock_residents import StockSettler
 from atonce_sim.stopwatch import Stopwatch, peak_rss_bytes, rare_garbage, rss_bytes
 from atonce_sim.truth import Truth, Verdict
-from atonce_sim.workload import Workload, span_s, step_name
+from atonce_sim.workload import Workload
 from atonce_sim.world import EPOCH, VirtualHost, World
 from dht_atonce.cipher import CipherFactory, SodiumCipher
 from dht_atonce.config import DhtConfig, NetworkConfig

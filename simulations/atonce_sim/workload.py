@@ -1,16 +1,16 @@
-"""What a scenario's steps do: when peers come and go, whom they look up, and what is made of the answers."""
+"""What a scenario's steps do: when peers come and go, look each other up and send messages."""
 
 import asyncio
-import random
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
+from atonce_sim.course import Course, count_of, span_s
 from atonce_sim.hostile.underworld import Underworld
 from atonce_sim.inspection import Inspector
 from atonce_sim.letters import Letters
 from atonce_sim.measures import Measures
+from atonce_sim.peer_residents import PeerResident
 from atonce_sim.population import Life, Population
-from atonce_sim.residents import PeerResident, Resident
+from atonce_sim.residents import Resident
 from atonce_sim.scenario import (
     Arrive,
     Churn,
@@ -30,46 +30,17 @@ from atonce_sim.scenario import (
     Update,
     Wait,
 )
-from atonce_sim.truth import Said, Truth, Verdict
-from atonce_sim.world import EPOCH, World
+from atonce_sim.searches import Searches
+from atonce_sim.truth import Said, Truth
+from atonce_sim.world import World
 from dht_atonce.errors import AtOnceError, DeliveryUnknown
 
-__all__ = ["Workload", "span_s", "step_name"]
+__all__ = ["Workload"]
 
 _TRIES = 5  # of one who wants to come in
 _FIRST_PAUSE_S = 2.0  # between two tries, doubled each time
-_DRAWS = 32  # of a pair for one lookup
-_OWNER_DRAWS = 200  # of somebody who ever published: of stock's peers not all do
 _CLEAR_S = 30.0  # what was under way when all ended has arrived or failed by then
 _SEEN_S = 5.0  # after the last message, for the last one to be seen
-
-
-def span_s(step: Step, peers: int) -> float:
-    """How many simulated seconds a step takes, about."""
-    match step:
-        case Wait():
-            return step.s
-        case Churn():
-            return step.for_s
-        case Join(per_s=rate) if rate:
-            return step.share * peers / rate
-        case Lookups(per_s=rate) if rate:
-            return _count(step, peers) / rate
-        case Invade():
-            return step.over_s + step.dormant_s
-        case Join() | Update() | Lookups() | Messages() | Leave() | Restart():
-            return step.over_s
-        case _:
-            return 0.0
-
-
-def step_name(step: Step) -> str:
-    """For people."""
-    return step.name or str(step.__struct_config__.tag)
-
-
-def _count(step: Lookups | Messages, peers: int) -> int:
-    return step.count if step.count is not None else round((step.per_peer or 0) * peers)
 
 
 class Workload:
@@ -96,27 +67,22 @@ class Workload:
         self._underworld = underworld
         self._peers = peers
         self._kill_seeds = kill_seeds
-        self._has_stormed = has_stormed  # then nothing that is measured means anything any more
-        self._rng = random.Random(0)
-        self._step = ""
-        self._lookup = 0
+        self._course = Course(world, has_stormed)
+        self._searches = Searches(self._course, population, truth, measures, inspector, underworld)
         self._seen: dict[bytes, int] = {}
         self._letters = Letters(world)
-        self._failed: list[BaseException] = []
 
     async def do(self, number: int, step: Step) -> None:
         """Step `number` of the scenario, from its first to its last moment."""
-        self._rng = random.Random(f"{self._world.seed}/step {number}")
-        self._step = step.name
-        self._say("step", -1, f"{number} {step_name(step)}")
+        self._course.begin(number, step)
         match step:
             case Join():
                 await self._join(step)
             case Wait():
                 await asyncio.sleep(step.s)
             case Update():
-                picked = self._population.pick(self._population.present, step.share, self._rng)
-                await self._over(step.over_s, picked, self._update)
+                picked = self._population.pick(self._population.present, step.share, self._course.rng)
+                await self._course.over(step.over_s, picked, self._update)
             case Lookups():
                 await self._lookups(step)
             case Messages():
@@ -124,36 +90,35 @@ class Workload:
             case Arrive():
                 await self._letters.arrive(step.within_s, self._measures.of(step.name))
             case Disks():
-                for life in self._population.pick(self._population.present, step.share, self._rng):
+                for life in self._population.pick(self._population.present, step.share, self._course.rng):
                     self._letters.change_disk(life.resident, step)
             case Crash():
-                for life in self._population.pick(self._population.present, step.share, self._rng):
+                for life in self._population.pick(self._population.present, step.share, self._course.rng):
                     self._crash(life)
             case Leave():
-                picked = self._population.pick(self._population.present, step.share, self._rng)
-                await self._over(step.over_s, picked, self._leave)
+                picked = self._population.pick(self._population.present, step.share, self._course.rng)
+                await self._course.over(step.over_s, picked, self._leave)
             case Restart():
                 gone = [*self._population.crashed, *self._population.left]
-                picked = self._population.pick(gone, step.share, self._rng)
-                await self._over(step.over_s, picked, self._come_back)
+                picked = self._population.pick(gone, step.share, self._course.rng)
+                await self._course.over(step.over_s, picked, self._come_back)
             case KillSeeds():
                 self._kill_seeds()
             case Churn():
                 await self._churn(step)
             case Partition():
-                picked = self._population.pick(self._population.present, step.share, self._rng)
+                picked = self._population.pick(self._population.present, step.share, self._course.rng)
                 second = [life.resident.host for life in picked]
-                self._say("partition", -1, f"{len(second)} on the second side")
+                self._course.say("partition", -1, f"{len(second)} on the second side")
                 self._world.partition([[], second], one_way=step.one_way)
             case Heal():
-                self._say("heal", -1, "")
+                self._course.say("heal", -1, "")
                 self._world.heal()
             case Set():
                 self._set(step)
             case Invade():
-                await self._underworld.invade(step, self._rng)
-        if self._failed:
-            raise self._failed[0]
+                await self._underworld.invade(step, self._course.rng)
+        self._course.end()
 
     async def end(self) -> None:
         """The lights go out: nothing is said any more; then nobody may be left."""
@@ -170,7 +135,7 @@ class Workload:
         over_s = span_s(step, self._peers)
         if not self._population.up:
             await self._enter(newcomers.pop(0))
-        await self._over(over_s, newcomers, self._enter)
+        await self._course.over(over_s, newcomers, self._enter)
 
     async def _enter(self, life: Life) -> bool:
         """Come in, trying again as an app would. False: nobody let it in."""
@@ -180,20 +145,20 @@ class Workload:
             resident.on_message = self._on_message
             resident.on_durable = self._letters.on_durable
         began = loop.time()
-        for measures in self._measures.of(self._step):
+        for measures in self._measures.of(self._course.step):
             measures.wanted += 1
         for attempt in range(_TRIES):
-            entries = self._population.entries(self._rng)
+            entries = self._population.entries(self._course.rng)
             try:
                 await resident.start(entries)
             except AtOnceError as error:
-                self._say("refused", resident.host.number, str(error))
+                self._course.say("refused", resident.host.number, str(error))
                 await resident.aclose()
                 await asyncio.sleep(_FIRST_PAUSE_S * 2**attempt)
                 continue
             self._population.on_up(life, loop.time())
-            self._say("joined", resident.host.number, resident.node_id.hex())
-            for measures in self._measures.of(self._step):
+            self._course.say("joined", resident.host.number, resident.node_id.hex())
+            for measures in self._measures.of(self._course.step):
                 measures.entered += 1
                 measures.enter_s.append(loop.time() - began)
             return True
@@ -207,7 +172,7 @@ class Workload:
         if life not in self._population.up:
             return
         self._population.on_down(life, asyncio.get_running_loop().time(), said_goodbye=True)
-        self._say("leaves", life.resident.host.number, "")
+        self._course.say("leaves", life.resident.host.number, "")
         await life.resident.leave()
         life.resident.forget()
 
@@ -221,8 +186,8 @@ class Workload:
 
     def _on_published(self, resident: Resident, said: Said, elapsed_s: float) -> None:
         self._truth.on_published(resident.key, said)
-        self._say("published", resident.host.number, f"{resident.key.hex()} {said.seq}")
-        for measures in self._measures.of(self._step):
+        self._course.say("published", resident.host.number, f"{resident.key.hex()} {said.seq}")
+        for measures in self._measures.of(self._course.step):
             measures.publish_s.append(elapsed_s)
 
     async def _churn(self, step: Churn) -> None:
@@ -233,12 +198,12 @@ class Workload:
             """One session after another in one seat, until the step ends."""
             while True:
                 serial = life.serial
-                at = loop.time() + step.session.draw(self._rng)
+                at = loop.time() + step.session.draw(self._course.rng)
                 if at >= ends:
                     return
                 await asyncio.sleep(at - loop.time())
                 if life.serial == serial and life in self._population.up:
-                    if self._rng.random() < step.goodbyes:
+                    if self._course.rng.random() < step.goodbyes:
                         await self._leave(life)
                     else:
                         self._crash(life)
@@ -251,89 +216,23 @@ class Workload:
         lookups = round(step.lookups_per_s * step.for_s)
         await asyncio.gather(
             *(live_out(life) for life in list(self._population.up)),
-            self._over(step.for_s, range(lookups), lambda _: self._look_up_somebody("live", "anybody", fresh=False)),
+            self._course.over(
+                step.for_s, range(lookups), lambda _: self._searches.look_up_somebody("live", "anybody", fresh=False)
+            ),
         )
 
     # --- looking up ---
 
     async def _lookups(self, step: Lookups) -> None:
-        count = _count(step, self._peers)
+        count = count_of(step, self._peers)
         over_s = span_s(step, self._peers)
-        updates = [self._any_of(self._population.present) for _ in range(round(step.updates_per_s * over_s))]
+        updates = [self._course.any_of(self._population.present) for _ in range(round(step.updates_per_s * over_s))]
         await asyncio.gather(
-            self._over(over_s, range(count), lambda _: self._look_up_somebody(step.of, step.by, fresh=step.fresh)),
-            self._over(over_s, [life for life in updates if life is not None], self._update),
+            self._course.over(
+                over_s, range(count), lambda _: self._searches.look_up_somebody(step.of, step.by, fresh=step.fresh)
+            ),
+            self._course.over(over_s, [life for life in updates if life is not None], self._update),
         )
-
-    async def _look_up_somebody(self, of: str, by: str, *, fresh: bool) -> None:
-        """One lookup that leaves its node. In a small network many do not: those are counted apart, and others are
-        drawn in their place."""
-        for _ in range(_DRAWS):
-            who = self._any_of(self._askers(by))
-            if who is None:
-                return
-            if of == "nobody":
-                key, owner = self._rng.randbytes(20), None
-            else:
-                life = self._owner(of, other_than=who)
-                if life is None:
-                    return
-                key, owner = life.resident.key, life.resident
-            if not await self._look_up(who, key, owner, fresh=fresh):
-                return
-
-    def _askers(self, by: str) -> list[Life]:
-        if by == "anybody":
-            return self._population.present
-        return [life for life in self._underworld.victims if life in self._population.up]
-
-    def _owner(self, of: str, other_than: Life) -> Life | None:
-        """Somebody who said something of itself."""
-        owners = self._owners(of)
-        for _ in range(_OWNER_DRAWS):
-            life = self._any_of(owners, other_than)
-            if life is None or self._truth.newest(life.resident.key) is not None:
-                return life
-        return None
-
-    def _owners(self, of: str) -> list[Life]:
-        population = self._population
-        match of:
-            case "live":
-                return population.present
-            case "crashed":
-                return list(population.crashed)
-            case "left":
-                return list(population.left)
-            case "aimed":
-                return [life for life in self._underworld.aimed if life in population.up]
-            case _:
-                return population.lives
-
-    def _any_of(self, lives: Sequence[Life], other_than: Life | None = None) -> Life | None:
-        others = [life for life in lives if life is not other_than]
-        return others[self._rng.randrange(len(others))] if others else None
-
-    async def _look_up(self, who: Life, key: bytes, owner: Resident | None, *, fresh: bool) -> bool:
-        """Whether the own store answered."""
-        step = self._step
-        number = self._lookup = self._lookup + 1
-        said, serial = self._truth.newest(key), who.serial
-        host = who.resident.host
-        self._say("lookup", host.number, f"{number} begins {key.hex()}")
-        found = await who.resident.find(key, owner, fresh=fresh)
-        if who.serial != serial or self._has_stormed():
-            return False  # it died meanwhile, and nobody is there to be told
-        verdict = self._truth.judge(said, found.answer, EPOCH + asyncio.get_running_loop().time())
-        words = f"{number} ends {verdict.value} after {found.elapsed_s * 1000:.1f} ms, {found.requests} requests, "
-        self._say("lookup", host.number, words + (f"{found.hops} hops" if not found.local else "own store"))
-        self._measures.on_lookup(step, found, verdict)
-        self._inspector.check(
-            verdict is not Verdict.WRONG,
-            f"{asyncio.get_running_loop().time():.1f} s: lookup {number} of {key.hex()[:8]} by host {host.number} gave "
-            f"{found.answer}, and the newest that was said is {said}",
-        )
-        return found.local
 
     # --- messages ---
 
@@ -342,8 +241,8 @@ class Workload:
         sent: dict[bytes, tuple[Life, int]] = {}
 
         async def send(number: int) -> None:
-            who = self._any_of(self._population.present)
-            to = self._any_of(self._population.present, other_than=who)
+            who = self._course.any_of(self._population.present)
+            to = self._course.any_of(self._population.present, other_than=who)
             if who is None or to is None:
                 return
             data = b"message %d of step %s" % (number, step.name.encode())
@@ -360,13 +259,13 @@ class Workload:
                     measures.unknown += 1
                 return
             except AtOnceError as error:
-                self._say("not sent", who.resident.host.number, str(error))
+                self._course.say("not sent", who.resident.host.number, str(error))
                 return
             sent[data] = (to, to.serial)
             for measures in counts:
                 measures.delivered += 1
 
-        await self._over(step.over_s, range(_count(step, self._peers)), send)
+        await self._course.over(step.over_s, range(count_of(step, self._peers)), send)
         await asyncio.sleep(_SEEN_S)
         # An acknowledged message is in the queue of a process: it is lost with that, and nothing else is promised.
         lost = sum(1 for data, (to, serial) in sent.items() if data not in self._seen and to.serial == serial)
@@ -388,33 +287,3 @@ class Workload:
             value = getattr(step, name)
             if value is not None:
                 setattr(conditions, name, value)
-
-    async def _over(self, over_s: float, whom: "Sequence[Any]", what: Callable[[Any], Awaitable[object]]) -> None:
-        """Do `what` to each of `whom` at moments drawn from a span; ends when the last of it is done."""
-        loop = asyncio.get_running_loop()
-        begin, running = loop.time(), set[asyncio.Task[None]]()
-
-        async def one(item: Any) -> None:
-            try:
-                await what(item)
-            except Exception as error:  # a mistake of this code or of what it runs: the run ends with it
-                self._failed.append(error)
-
-        moments = sorted(self._rng.uniform(0, over_s) for _ in whom)
-        for item, moment in zip(whom, moments, strict=True):
-            pause_s = begin + moment - loop.time()
-            if pause_s > 0:
-                await asyncio.sleep(pause_s)
-            if self._failed or self._has_stormed():
-                break
-            task = loop.create_task(one(item), name=f"step {self._step}")
-            running.add(task)
-            task.add_done_callback(running.discard)
-        left = begin + over_s - loop.time()
-        if left > 0 and not self._failed:
-            await asyncio.sleep(left)
-        if running:
-            await asyncio.wait(set(running))
-
-    def _say(self, kind: str, host: int, words: str) -> None:
-        self._world.trace.event(asyncio.get_running_loop().time(), kind, host & 0xFFFFFFFF, words)

@@ -3,8 +3,8 @@
 import asyncio
 from typing import Any
 
-from benchmarks.messages.rival import Channel, Info, Skipped
-from benchmarks.messages.rivals.brokers import start_broker
+from benchmarks.messages.rival import Channel, Skipped
+from benchmarks.messages.rivals.brokers import OverBroker
 
 __all__ = ["make"]
 
@@ -27,24 +27,14 @@ class _Subjects:
         return await self._got.get()
 
 
-class _Nats:
+class _Nats(OverBroker):
+    command = ("nats-server", "-a", "127.0.0.1", "-p", "PORT")
+
     def __init__(self, nats: Any) -> None:
+        super().__init__()
         self._nats = nats
-        self._far: Channel | None = None
 
-    async def listen(self) -> Info:
-        port = await start_broker("nats-server", "-a", "127.0.0.1", "-p", "PORT")
-        self._far = await self._open(port, "to-far", "to-near")
-        return {"port": port}
-
-    async def accept(self) -> Channel:
-        assert self._far is not None
-        return self._far
-
-    async def dial(self, info: Info) -> Channel:
-        return await self._open(info["port"], "to-near", "to-far")
-
-    async def _open(self, port: int, own: str, to: str) -> Channel:
+    async def open(self, port: int, own: str, to: str) -> Channel:
         client = await self._nats.connect(f"nats://127.0.0.1:{port}")
         subjects = _Subjects(client, to)
         await client.subscribe(own, cb=subjects.on_message, pending_msgs_limit=_NO_LIMIT, pending_bytes_limit=_NO_LIMIT)

@@ -3,8 +3,8 @@
 import asyncio
 from typing import Any
 
-from benchmarks.messages.rival import Channel, Info, Skipped
-from benchmarks.messages.rivals.brokers import start_broker
+from benchmarks.messages.rival import Channel, Skipped
+from benchmarks.messages.rivals.brokers import OverBroker
 
 __all__ = ["make"]
 
@@ -41,25 +41,15 @@ class _Channels:
             await pipeline.execute()
 
 
-class _Redis:
+class _Redis(OverBroker):
+    _LIMITS = ("--client-output-buffer-limit", "pubsub", "0", "0", "0", "--save", "")
+    command = ("redis-server", "--port", "PORT", "--bind", "127.0.0.1", *_LIMITS)
+
     def __init__(self, redis: Any) -> None:
+        super().__init__()
         self._redis = redis
-        self._far: Channel | None = None
 
-    async def listen(self) -> Info:
-        limits = ["--client-output-buffer-limit", "pubsub", "0", "0", "0", "--save"]
-        port = await start_broker("redis-server", "--port", "PORT", "--bind", "127.0.0.1", *limits, "")
-        self._far = await self._open(port, "to-far", "to-near")
-        return {"port": port}
-
-    async def accept(self) -> Channel:
-        assert self._far is not None
-        return self._far
-
-    async def dial(self, info: Info) -> Channel:
-        return await self._open(info["port"], "to-near", "to-far")
-
-    async def _open(self, port: int, own: str, to: str) -> Channel:
+    async def open(self, port: int, own: str, to: str) -> Channel:
         client = self._redis.Redis(host="127.0.0.1", port=port)
         messages = client.pubsub()
         await messages.subscribe(own)

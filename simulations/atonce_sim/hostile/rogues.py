@@ -6,7 +6,8 @@ from typing import Any, Protocol
 import msgspec
 
 from atonce_sim.hostile.gang import Gang, Plan
-from atonce_sim.residents import NodeResident, Resident
+from atonce_sim.node_residents import NodeResident
+from atonce_sim.residents import Resident
 from atonce_sim.world import VirtualHost
 from dht_atonce.datagrams import DatagramNet, DatagramSocket, OnDatagram
 from dht_atonce.dht.contact import Contact
