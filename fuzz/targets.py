@@ -21,7 +21,7 @@ from atonce_sim.world import EPOCH, World
 from dht_atonce.access import read_contacts
 from dht_atonce.calls import wire as calls
 from dht_atonce.codec import decode, encode
-from dht_atonce.config import DurableConfig, NetworkConfig
+from dht_atonce.config import DurableConfig, NetworkConfig, RoomsConfig, StreamConfig
 from dht_atonce.dht.contact import Contact
 from dht_atonce.dht.cookies import CookieIssuer
 from dht_atonce.dht.crawl import Crawl
@@ -49,9 +49,7 @@ from dht_atonce.messaging import frames
 from dht_atonce.profile import Profile, State
 from dht_atonce.records import MembershipRecord, PresenceRecord, RecordParser, ValueRecord
 from dht_atonce.rooms import wire as rooms
-from dht_atonce.rooms.config import RoomsConfig
 from dht_atonce.rooms.machine import RoomMachine
-from dht_atonce.streams.config import StreamConfig
 from dht_atonce.streams.files import TALK, From, No, Offer, Take, Want
 from dht_atonce.streams.mux import Budget, Mux
 from dht_atonce.streams.wire import Credit, Data, End, Open, Reset, read_message, write_message
