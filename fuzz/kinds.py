@@ -7,7 +7,7 @@ from collections import Counter
 
 from dht_atonce.calls import wire as calls
 from dht_atonce.codec import decode, encode
-from dht_atonce.config import DurableConfig
+from dht_atonce.config import DurableConfig, RoomsConfig, StreamConfig
 from dht_atonce.durable import wire as durable
 from dht_atonce.durable.intake import Intake
 from dht_atonce.errors import (
@@ -19,9 +19,7 @@ from dht_atonce.identity import PeerId
 from dht_atonce.messaging import frames
 from dht_atonce.records import RecordParser
 from dht_atonce.rooms import wire as rooms
-from dht_atonce.rooms.config import RoomsConfig
 from dht_atonce.rooms.machine import RoomMachine
-from dht_atonce.streams.config import StreamConfig
 from dht_atonce.streams.files import TALK, From, No, Offer, Take, Want
 from dht_atonce.streams.mux import Budget, Mux
 from dht_atonce.streams.wire import Credit, Data, End, Open, Reset, read_message, write_message

@@ -7,9 +7,9 @@ from typing import Any
 
 from support_peers import NETWORK, Person, Town
 
+from dht_atonce.config import RoomsConfig
 from dht_atonce.identity import PeerId
 from dht_atonce.records import topic_key
-from dht_atonce.rooms.config import RoomsConfig
 from dht_atonce.rooms.events import Entered, Left, Missed, RoomEvent, Said, Whispered
 from dht_atonce.rooms.room import Ground, Room
 from dht_atonce.rooms.rooms import Rooms, verify

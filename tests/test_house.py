@@ -119,12 +119,11 @@ PURE = [
     "dht_atonce/durable/wire.py",
     "dht_atonce/messaging/delivery.py",
     "dht_atonce/messaging/frames.py",
-    *(f"dht_atonce/streams/{name}.py" for name in ("config", "flow", "mux", "pace", "wire")),
+    *(f"dht_atonce/streams/{name}.py" for name in ("flow", "mux", "pace", "wire")),
     *(
         f"dht_atonce/rooms/{name}.py"
         for name in (
             "authors",
-            "config",
             "digests",
             "doorman",
             "entrance",

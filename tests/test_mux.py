@@ -7,12 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dht_atonce.config import StreamConfig
 from dht_atonce.errors import QueueFull, StreamReset, WireError
-from dht_atonce.streams.config import CHUNK, FIRST_CREDIT, MAX_NAME, SMALL_CHUNK, StreamConfig
 from dht_atonce.streams.flow import Flow
 from dht_atonce.streams.mux import Budget, Mux, Post
-from dht_atonce.streams.pace import Pace
+from dht_atonce.streams.pace import SMALL_CHUNK, Pace
 from dht_atonce.streams.wire import (
+    CHUNK,
+    FIRST_CREDIT,
+    MAX_NAME,
     MAX_OFFSET,
     Credit,
     Data,

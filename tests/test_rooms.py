@@ -9,9 +9,9 @@ import pytest
 from support_peers import NETWORK, Town, Village, until, virtual
 from support_rooms import ROOM, TOPIC, Hall, Member
 
+from dht_atonce.config import RoomsConfig
 from dht_atonce.errors import MessageTooLarge, PeerClosed, PeerUnknown
 from dht_atonce.messaging.frames import Kind
-from dht_atonce.rooms.config import RoomsConfig
 from dht_atonce.rooms.events import Entered, Left, Missed, Said, Whispered
 from dht_atonce.rooms.wire import Say, Statement, Stream, Why, read_message, signed_bytes, suspect_data, write_message
 

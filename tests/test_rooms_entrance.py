@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from dht_atonce.rooms.config import RoomsConfig
+from dht_atonce.config import RoomsConfig
 from dht_atonce.rooms.entrance import Entrance
 from dht_atonce.rooms.outbox import Outbox
 from dht_atonce.rooms.wire import Join, Statement, Stream, read_message

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support_peers import identity
 
+from dht_atonce.config import RoomsConfig
 from dht_atonce.errors import WireError
 from dht_atonce.rooms.authors import Authors, Gap, Given
-from dht_atonce.rooms.config import RoomsConfig
 from dht_atonce.rooms.events import Entered, EventQueue, Missed, RoomEvent, Said, Whispered
 from dht_atonce.rooms.history import History
 from dht_atonce.rooms.hyparview import HyParView

@@ -1,6 +1,6 @@
 """Who can still be reached: broken links may come back, silence does not last, and probes are forgotten."""
 
-from dht_atonce.rooms.config import RoomsConfig
+from dht_atonce.config import RoomsConfig
 from dht_atonce.rooms.vigil import Vigil
 
 CONFIG = RoomsConfig(lost_s=3.0, silent_s=30.0, neighbour_s=6.0)

@@ -7,7 +7,7 @@ import pytest
 from support_peers import Person, Town, now, until, virtual
 
 from atonce_sim.world import World
-from dht_atonce.config import MessagingConfig
+from dht_atonce.config import MessagingConfig, StreamConfig
 from dht_atonce.errors import (
     DeliveryUnknown,
     NotSupported,
@@ -18,10 +18,9 @@ from dht_atonce.errors import (
     StreamReset,
 )
 from dht_atonce.messaging.frames import Frame, Kind, write_frame
-from dht_atonce.streams.config import CHUNK, FIRST_CREDIT, StreamConfig
 from dht_atonce.streams.stream import Stream
 from dht_atonce.streams.streams import CAPABILITY, Streams
-from dht_atonce.streams.wire import Data, End, Open, read_message, write_message
+from dht_atonce.streams.wire import CHUNK, FIRST_CREDIT, Data, End, Open, read_message, write_message
 
 MEGABYTE = 1 << 20
 BYTES = random.Random(7).randbytes(4 * MEGABYTE)

@@ -29,11 +29,10 @@ from dht_atonce.cli.options import (
 from dht_atonce.cli.output import Output, count, escape
 from dht_atonce.cli.rooms import RoomKeeper
 from dht_atonce.cli.running import run
-from dht_atonce.config import MessagingConfig
+from dht_atonce.config import MessagingConfig, RoomsConfig
 from dht_atonce.errors import AtOnceError, ControlError, MessageTooLarge, PeerOffline, PeerUnknown
 from dht_atonce.identity import PeerId
 from dht_atonce.peer import Peer
-from dht_atonce.rooms.config import RoomsConfig
 
 __all__ = ["PeerArgument", "TopicArgument", "asking", "lookup", "notify", "send", "status"]
 

@@ -7,8 +7,10 @@ from dht_atonce.config.durable import DurableConfig
 from dht_atonce.config.messaging import LinkConfig, MessagingConfig
 from dht_atonce.config.network import NetworkConfig, checked_network
 from dht_atonce.config.presence import PresenceConfig
+from dht_atonce.config.rooms import RoomsConfig
 from dht_atonce.config.seed import SeedConfig
 from dht_atonce.config.staying import StayConfig
+from dht_atonce.config.streams import StreamConfig
 
 __all__ = [
     "CallConfig",
@@ -18,7 +20,9 @@ __all__ = [
     "MessagingConfig",
     "NetworkConfig",
     "PresenceConfig",
+    "RoomsConfig",
     "SeedConfig",
     "StayConfig",
+    "StreamConfig",
     "checked_network",
 ]

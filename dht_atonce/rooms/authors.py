@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
 
-from dht_atonce.rooms.config import RoomsConfig
+from dht_atonce.config import RoomsConfig
 from dht_atonce.rooms.wire import Entry, Range, Statement, Stream
 
 __all__ = ["Ask", "Authors", "Gap", "Given"]

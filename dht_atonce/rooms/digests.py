@@ -7,7 +7,7 @@ way, but something that one of us has missed: then the list of members is asked 
 
 from collections import Counter
 
-from dht_atonce.rooms.config import RoomsConfig
+from dht_atonce.config import RoomsConfig
 from dht_atonce.rooms.gossip import Gossip
 from dht_atonce.rooms.outbox import Outbox
 from dht_atonce.rooms.wire import AskRoster, Digest

@@ -2,8 +2,8 @@
 
 from collections import Counter
 
+from dht_atonce.config import RoomsConfig
 from dht_atonce.dht.gate import Buckets
-from dht_atonce.rooms.config import RoomsConfig
 from dht_atonce.rooms.gossip import Gossip
 from dht_atonce.rooms.outbox import Outbox
 from dht_atonce.rooms.wire import Past, Statement, Welcome

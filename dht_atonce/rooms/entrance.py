@@ -6,7 +6,7 @@ are in by then. If nobody is left to ask, the room is empty.
 
 from collections import Counter
 
-from dht_atonce.rooms.config import RoomsConfig
+from dht_atonce.config import RoomsConfig
 from dht_atonce.rooms.outbox import Outbox
 from dht_atonce.rooms.wire import Join, Statement
 

@@ -4,8 +4,8 @@ from collections import Counter, deque
 
 import msgspec
 
+from dht_atonce.config import RoomsConfig
 from dht_atonce.identity import PeerId
-from dht_atonce.rooms.config import RoomsConfig
 
 __all__ = ["Entered", "EventQueue", "Left", "Missed", "RoomEvent", "Said", "Whispered"]
 

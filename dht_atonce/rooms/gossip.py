@@ -13,10 +13,10 @@ missed is found out by digests, which neighbours exchange in both modes, and by 
 import random
 from collections import Counter
 
+from dht_atonce.config import RoomsConfig
 from dht_atonce.dht.gate import Bucket, Buckets
 from dht_atonce.errors import WireError
 from dht_atonce.rooms.authors import Authors
-from dht_atonce.rooms.config import RoomsConfig
 from dht_atonce.rooms.history import History, Kept
 from dht_atonce.rooms.numbers import Number, number_of, numbers_of, pages
 from dht_atonce.rooms.outbox import Outbox

@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from typing import NamedTuple
 
-from dht_atonce.rooms.config import RoomsConfig
+from dht_atonce.config import RoomsConfig
 from dht_atonce.rooms.wire import Statement
 
 __all__ = ["History", "Kept"]

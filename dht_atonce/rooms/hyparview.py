@@ -12,8 +12,8 @@ thousands of identities into a room pushes out some neighbours a second and not 
 
 import random
 
+from dht_atonce.config import RoomsConfig
 from dht_atonce.dht.gate import Bucket
-from dht_atonce.rooms.config import RoomsConfig
 from dht_atonce.rooms.outbox import Outbox
 from dht_atonce.rooms.wire import (
     Disconnect,

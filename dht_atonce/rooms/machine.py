@@ -13,9 +13,9 @@ from collections import Counter
 from collections.abc import Iterable
 from enum import Enum
 
+from dht_atonce.config import RoomsConfig
 from dht_atonce.identity import PeerId
 from dht_atonce.rooms.authors import Given
-from dht_atonce.rooms.config import RoomsConfig
 from dht_atonce.rooms.digests import Digests
 from dht_atonce.rooms.doorman import Doorman
 from dht_atonce.rooms.entrance import Entrance

@@ -17,7 +17,7 @@ import random
 from collections.abc import Hashable, Iterable
 from typing import Generic, TypeVar
 
-from dht_atonce.rooms.config import RoomsConfig
+from dht_atonce.config import RoomsConfig
 
 __all__ = ["Plumtree"]
 

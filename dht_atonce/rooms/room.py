@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from dht_atonce.config import NetworkConfig
+from dht_atonce.config import NetworkConfig, RoomsConfig
 from dht_atonce.errors import AtOnceError, MessageTooLarge, PeerClosed, PeerIdError, PeerUnknown, QueueFull
 from dht_atonce.identity import Identity, PeerId
 from dht_atonce.messaging.frames import Kind
 from dht_atonce.messaging.messenger import Messenger
 from dht_atonce.messaging.receipts import Receipt, State
-from dht_atonce.rooms.config import RoomsConfig
 from dht_atonce.rooms.events import EventQueue, RoomEvent
 from dht_atonce.rooms.machine import RoomMachine
 from dht_atonce.rooms.wire import Mode, RoomMessage, Whisper, write_message

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 
 from dht_atonce.codec import read_each
+from dht_atonce.config import RoomsConfig
 from dht_atonce.dht.node import DhtNode
 from dht_atonce.endpoints import Address
 from dht_atonce.errors import PeerClosed, PeerIdError
@@ -12,7 +13,6 @@ from dht_atonce.messaging.frames import Kind
 from dht_atonce.messaging.linking import Ended
 from dht_atonce.messaging.messenger import Messenger
 from dht_atonce.records import PresenceRecord, presence_key, topic_key
-from dht_atonce.rooms.config import RoomsConfig
 from dht_atonce.rooms.machine import RoomMachine
 from dht_atonce.rooms.room import Ground, Room
 from dht_atonce.rooms.wire import Digest, Disconnect, read_message, write_message

@@ -12,7 +12,7 @@ somebody who lives makes it say one more word, and nothing else.
 import hashlib
 from typing import NamedTuple
 
-from dht_atonce.rooms.config import RoomsConfig
+from dht_atonce.config import RoomsConfig
 from dht_atonce.rooms.wire import Statement, here_of
 
 __all__ = ["Change", "Roster"]

@@ -1,6 +1,6 @@
 """Who can still be reached: neighbours, whose silence tells, and others, whom we try now and then. No I/O, no clock."""
 
-from dht_atonce.rooms.config import RoomsConfig
+from dht_atonce.config import RoomsConfig
 
 __all__ = ["Vigil"]
 

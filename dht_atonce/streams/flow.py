@@ -9,7 +9,7 @@ from collections import deque
 from typing import Final
 
 from dht_atonce.errors import AtOnceError
-from dht_atonce.streams.config import FIRST_CREDIT
+from dht_atonce.streams.wire import FIRST_CREDIT
 
 __all__ = ["Flow", "Why"]
 

@@ -8,11 +8,22 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
+from dht_atonce.config import StreamConfig
 from dht_atonce.errors import QueueFull, StreamReset
-from dht_atonce.streams.config import FIRST_CREDIT, StreamConfig
 from dht_atonce.streams.flow import Flow, Why
 from dht_atonce.streams.pace import Pace
-from dht_atonce.streams.wire import Credit, Data, End, Open, Reset, ResetCode, StreamMessage, write_data, write_message
+from dht_atonce.streams.wire import (
+    FIRST_CREDIT,
+    Credit,
+    Data,
+    End,
+    Open,
+    Reset,
+    ResetCode,
+    StreamMessage,
+    write_data,
+    write_message,
+)
 
 __all__ = ["Budget", "Mux", "Post"]
 

@@ -6,10 +6,15 @@ shrinks when they take longer: the rule of LEDBAT (RFC 6817), per chunk and with
 """
 
 from math import inf
+from typing import Final
 
-from dht_atonce.streams.config import CHUNK, SMALL_CHUNK, StreamConfig
+from dht_atonce.config import StreamConfig
+from dht_atonce.streams.wire import CHUNK
 
-__all__ = ["Pace"]
+__all__ = ["SMALL_CHUNK", "Pace"]
+
+SMALL_CHUNK: Final = 57_344
+"""The same on a slow way, where all else would have to wait for a large one."""
 
 _BASE_S = 10.0
 """For so long, and up to twice as long, the fastest acknowledgement counts: ways change."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from math import inf
 
+from dht_atonce.config import StreamConfig
 from dht_atonce.errors import NotAccepted, PeerClosed, QueueFull, StreamBroken
 from dht_atonce.identity import PeerId
 from dht_atonce.messaging.frames import Kind
@@ -14,7 +15,6 @@ from dht_atonce.messaging.linking import Ended
 from dht_atonce.messaging.messenger import Messenger
 from dht_atonce.messaging.receipts import State
 from dht_atonce.records import PresenceRecord
-from dht_atonce.streams.config import StreamConfig
 from dht_atonce.streams.flow import Flow, Why
 from dht_atonce.streams.mux import Budget, Mux
 from dht_atonce.streams.side import Posted, Side, keep_heap

@@ -5,8 +5,8 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from dht_atonce.identity import PeerId
-from dht_atonce.streams.config import CHUNK
 from dht_atonce.streams.flow import Flow
+from dht_atonce.streams.wire import CHUNK
 
 __all__ = ["Carrier", "Stream"]
 

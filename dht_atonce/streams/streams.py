@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 
 from dht_atonce.codec import read_each
+from dht_atonce.config import StreamConfig
 from dht_atonce.dht.node import DhtNode
 from dht_atonce.errors import (
     DeliveryUnknown,
@@ -17,11 +18,10 @@ from dht_atonce.identity import PeerId
 from dht_atonce.messaging.frames import MAX_FRAME_MESSAGES, Kind
 from dht_atonce.messaging.messenger import Messenger
 from dht_atonce.records import PresenceRecord
-from dht_atonce.streams.config import MAX_NAME, StreamConfig
 from dht_atonce.streams.flow import Flow, Why
 from dht_atonce.streams.sides import Sides
 from dht_atonce.streams.stream import Stream
-from dht_atonce.streams.wire import Open, ResetCode, read_message
+from dht_atonce.streams.wire import MAX_NAME, Open, ResetCode, read_message
 
 __all__ = ["CAPABILITY", "Streams"]
 

@@ -7,9 +7,11 @@ from msgspec import Meta
 
 from dht_atonce.codec import U8, U64, Reader, WireStruct, encode
 from dht_atonce.errors import WireError
-from dht_atonce.streams.config import CHUNK, MAX_NAME
 
 __all__ = [
+    "CHUNK",
+    "FIRST_CREDIT",
+    "MAX_NAME",
     "Credit",
     "Data",
     "End",
@@ -22,6 +24,12 @@ __all__ = [
     "write_message",
 ]
 
+CHUNK: Final = 245_760
+"""Bytes of a stream in one message, at most: with what goes around them they fill a frame."""
+FIRST_CREDIT: Final = 65_536
+"""Bytes that either side may send before the other gave it credit. Part of the protocol."""
+MAX_NAME: Final = 128
+"""Of a stream, in bytes of UTF-8."""
 MAX_TEXT: Final = 128
 MAX_OFFSET: Final = 1 << 62  # no stream gets there
 

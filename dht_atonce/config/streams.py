@@ -1,18 +1,8 @@
 """How much streams may hold, and how long they wait."""
 
 from dataclasses import dataclass
-from typing import Final
 
-__all__ = ["CHUNK", "FIRST_CREDIT", "MAX_NAME", "SMALL_CHUNK", "StreamConfig"]
-
-CHUNK: Final = 245_760
-"""Bytes of a stream in one message, at most: with what goes around them they fill a frame."""
-SMALL_CHUNK: Final = 57_344
-"""The same on a slow way, where all else would have to wait for a large one."""
-FIRST_CREDIT: Final = 65_536
-"""Bytes that either side may send before the other gave it credit. Part of the protocol."""
-MAX_NAME: Final = 128
-"""Of a stream, in bytes of UTF-8."""
+__all__ = ["StreamConfig"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +19,7 @@ class StreamConfig:
     window_bytes: int = 2 << 20
     """Of one stream, received and not read: as much credit a writer has at most."""
     buffered_bytes: int = 64 << 20
-    """Credit given to all writers together. As it runs out each gets less, at least `FIRST_CREDIT`."""
+    """Credit given to all writers together. As it runs out each gets less, at least the protocol's first credit."""
     write_ahead_bytes: int = 256 << 10
     """Written and not handed to the delivery yet: above it `write` waits."""
     outstanding_min_bytes: int = 128 << 10
