@@ -7,12 +7,11 @@ from support import INCARNATION, NOW, identity
 
 from dht_atonce.calls import wire as calls
 from dht_atonce.codec import WireStruct, encode
-from dht_atonce.config import NetworkConfig
+from dht_atonce.config import NetworkConfig, RoomsConfig
 from dht_atonce.durable import wire as durable
 from dht_atonce.identity import Identity
 from dht_atonce.records import topic_key
 from dht_atonce.rooms import wire as rooms
-from dht_atonce.rooms.config import RoomsConfig
 from dht_atonce.rooms.roster import Roster
 from dht_atonce.streams import files, wire
 
