@@ -7,10 +7,12 @@ The worker says what it gets, calls `done`, and says so. A pipe keeps what was s
 
 import asyncio
 import json
+import os
 import random
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
@@ -40,8 +42,10 @@ async def bystand(seed_url: str) -> None:
 
 
 async def give(seed_url: str, profile: str, worker: str, run: int, first: int, count: int) -> None:
-    """Keep the messages `first` to `count`, not too far ahead of the worker, and wait until all are acknowledged."""
+    """Keep the messages `first` to `count`, not too far ahead of the worker; then stay, since what was kept in earlier
+    runs has yet to leave, and receipts end with their run."""
     async with Peer.open(profile, seeds=[seed_url], listen=_HERE) as peer:
+        print("ready", flush=True)
         waiting: list[DurableReceipt] = []
         for start in range(first, count, _TOGETHER):
             numbers = range(start, min(count, start + _TOGETHER))
@@ -56,9 +60,7 @@ async def give(seed_url: str, profile: str, worker: str, run: int, first: int, c
             while len(waiting) > _AHEAD:
                 await waiting[0]
                 del waiting[:_TOGETHER]
-        for receipt in waiting:
-            await receipt
-        print("delivered", flush=True)
+        await asyncio.Event().wait()
 
 
 async def work(seed_url: str, profile: str, cut_every_s: float) -> None:
@@ -109,7 +111,8 @@ async def _cut(peer: Peer, every_s: float) -> None:
 
 
 async def act(name: str, args: list[str]) -> None:
-    """Be one of the three."""
+    """Be one of the three, until whoever started us has ended."""
+    threading.Thread(target=_end_with_starter, daemon=True).start()
     if name == "bystand":
         await bystand(*args)
     elif name == "work":
@@ -117,6 +120,11 @@ async def act(name: str, args: list[str]) -> None:
     else:
         url, profile, worker, run, first, count = args
         await give(url, profile, worker, int(run), int(first), int(count))
+
+
+def _end_with_starter() -> None:
+    sys.stdin.buffer.read()
+    os._exit(1)
 
 
 # --- the judge ---
@@ -141,7 +149,6 @@ class Judge:
     this_life: set[str] = field(default_factory=set)
     problems: list[str] = field(default_factory=list)
     kills: int = 0
-    is_delivered: bool = False
 
     def on_worker_started(self) -> None:
         """A new process."""
@@ -152,8 +159,6 @@ class Judge:
         what, *rest = line.split()
         if what == "kept":
             self.kept = max(self.kept, int(rest[0]))
-        elif what == "delivered":
-            self.is_delivered = True
         elif what == "done":
             self.done.add(rest[0])
         elif what == "got":
@@ -200,9 +205,9 @@ class _Actor:
     async def start(self, *args: object) -> str:
         """Gives its first line."""
         self.first_line = asyncio.get_running_loop().create_future()
-        self.process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "soak", "actor", self.name, *map(str, args), stdout=asyncio.subprocess.PIPE
-        )
+        command = (sys.executable, "-m", "soak", "actor", self.name, *map(str, args))
+        pipe = asyncio.subprocess.PIPE
+        self.process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe)
         self._reader = asyncio.create_task(self._read())
         return await asyncio.wait_for(asyncio.shield(self.first_line), _LINE_S)
 
@@ -255,9 +260,9 @@ async def restart(
             where = (url, home / "worker", cut_every_s)
             worker_id = (await worker.start(*where)).split()[1]
             run = 1
-            gave = asyncio.create_task(giver.start(url, home / "giver", worker_id, run, 0, count))
+            await giver.start(url, home / "giver", worker_id, run, 0, count)
             progress = time.monotonic()
-            while not (judge.is_delivered and len(judge.numbers) == count and judge.seen.keys() <= judge.done):
+            while not (len(judge.numbers) == count and judge.seen.keys() <= judge.done):
                 before = len(judge.done)
                 await asyncio.sleep(kill_every_s * rng.uniform(0.5, 1.5))
                 say(judge)
@@ -271,16 +276,17 @@ async def restart(
                     judge.kills += 1
                     await worker.end()
                     judge.on_worker_started()
-                if which in ("giver", "both") and not judge.is_delivered:
+                if which in ("giver", "both"):
                     judge.kills += 1
                     await giver.end()
                 if worker.has_ended and not await worker.start(*where):
                     judge.problems.append("the worker did not start again")
                     break
-                if giver.has_ended and not judge.is_delivered:
+                if giver.has_ended:
                     run += 1
-                    gave = asyncio.create_task(giver.start(url, home / "giver", worker_id, run, judge.kept + 1, count))
-            gave.cancel()
+                    if not await giver.start(url, home / "giver", worker_id, run, judge.kept + 1, count):
+                        judge.problems.append("the giver did not start again")
+                        break
         finally:
             for actor in (giver, worker, bystander):
                 if actor.process is not None and not actor.has_ended:
