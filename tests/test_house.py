@@ -45,6 +45,7 @@ FLOORS = {
     "config": 1,
     "watchdog": 1,
     "datagrams": 1,
+    "bulk": 1,
     "links": 1,
     "disk": 1,
     "host": 1,
@@ -173,6 +174,7 @@ OUTSIDE_WORLD = CLOCK_READS | {
 SEAMS = [
     "dht_atonce/clock.py",
     "dht_atonce/host.py",
+    "dht_atonce/bulk.py",
     "dht_atonce/datagrams.py",
     "dht_atonce/cli/*",
     "simulations/atonce_sim/escapes.py",  # guards the way out

@@ -12,7 +12,7 @@ from typing import Any
 from kademlia.protocol import KademliaProtocol
 
 from dht_atonce.codec import decode, encode
-from dht_atonce.datagrams import MAX_DATAGRAM, DatagramSocket
+from dht_atonce.datagrams import MAX_DATAGRAM, DatagramSocket, sift_crowds
 from dht_atonce.dht.contact import Contact, contact_at, known_at, stranger_at
 from dht_atonce.dht.cookies import Proof
 from dht_atonce.dht.gate import Verdict
@@ -76,7 +76,8 @@ _EXPECTED: dict[type[Any], tuple[type[Any], ...]] = {
 # Read from their classes, these cost more than what is done with them for each packet.
 _REQUEST, _REPLY = PacketType.REQUEST, PacketType.REPLY
 _KEY_REQUEST, _KEY_REPLY, _COOKIE = PacketType.KEY_REQUEST, PacketType.KEY_REPLY, PacketType.COOKIE
-_REQUESTS = (int(_REQUEST), _REQUEST | 0x80)  # without and with a cookie
+_STRANGER = int(_REQUEST)  # a request without a cookie
+_REQUESTS = (_STRANGER, _REQUEST | 0x80)  # without and with a cookie
 _PASS, _SEND_COOKIE = Verdict.PASS, Verdict.COOKIE
 _UNPROVED, _CURRENT = Proof.NONE, Proof.CURRENT
 _KEPT, _DOUBTED, _REFUSED = Seating.KEPT, Seating.DOUBTED, Seating.REFUSED
@@ -140,6 +141,7 @@ class SealedProtocol(KademliaProtocol):
     def open(self, bind: Address) -> Address:
         """Bind the socket; gives the bound address. Raises `PortInUse`."""
         self._socket = self._shared.host.datagrams.open(bind, self.datagram_received)
+        sift_crowds(self._socket, self.sift)
         self._requests.open(self._socket)
         return self._socket.address
 
@@ -223,6 +225,35 @@ class SealedProtocol(KademliaProtocol):
             counters["dht.unreadable"] += 1
             return
         self._on_reply(reply, key, addr)
+
+    def sift(self, heads: list[bytes], places: list[bytes], sizes: list[int]) -> list[int]:
+        """Which datagrams of a crowd are worth reading: what shows a proof or was asked for first, then as many
+        requests without a proof as may wait, and whoever was turned away before. Others are dropped and counted here,
+        at a tenth of what `datagram_received` costs for each (`datagrams.Sift`)."""
+        now, gate, expected = self._shared.now(), self._shared.gate, self._requests.expected
+        room = _MAX_WAITING - len(self._waiting) + _AT_ONCE - self._turns_taken
+        known, strangers, unasked, crowded, dropped_bytes = list[int](), list[int](), 0, 0, 0
+        for at, head in enumerate(heads):
+            kind = head[1]
+            if kind == _STRANGER:
+                if room > 0 or gate.was_turned_away(places[at], now):
+                    room -= 1
+                    strangers.append(at)
+                else:
+                    crowded += 1
+                    dropped_bytes += sizes[at]
+            elif kind == _REPLY and head[2:] + places[at] not in expected:
+                unasked += 1
+                dropped_bytes += sizes[at]
+            else:
+                known.append(at)
+        if dropped_bytes:
+            counters = self._counters
+            counters["dht.received"] += unasked + crowded
+            counters["dht.received_bytes"] += dropped_bytes
+            counters["dht.unasked"] += unasked
+            counters[Verdict.CROWD.counter] += crowded
+        return known + strangers
 
     def _on_plain(self, kind: int, data: bytes, source: Address) -> None:
         """What is not sealed."""
