@@ -85,6 +85,7 @@ PURE = [
             "candidates",
             "contact",
             "cookies",
+            "crowds",
             "density",
             "doubts",
             "gate",

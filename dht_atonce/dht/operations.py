@@ -109,6 +109,7 @@ class Operations:
         stores: bool,
     ) -> None:
         self._family = family
+        self._contact_size = _CONTACT_SIZE[family]
         self._routers = routers
         self._store = store
         self._parser = parser
@@ -169,7 +170,7 @@ class Operations:
         if roster is None:
             return Members(*head, *self._contacts(asked, request.key, request.want, room), 0, 0, [])
         is_first = request.start == 0
-        beside = MIN_CONTACTS_BESIDE_RECORD * _CONTACT_SIZE[self._family] if is_first else 0
+        beside = MIN_CONTACTS_BESIDE_RECORD * self._contact_size if is_first else 0
         page, following = roster.page(request.seed, request.start, wall, room=room - beside, most=MAX_PAGE)
         records = [record.blob for record in page]
         contacts: tuple[list[bytes], list[bytes]] = [], []
@@ -180,15 +181,18 @@ class Operations:
 
     def _contacts(self, asked: Asked, target: bytes, want: int, room: int) -> tuple[list[bytes], list[bytes]]:
         """Those nearest to `target` that fit into `room`: of our family, and of the other if it is asked for."""
-        others: list[bytes] = []
         long_target = int.from_bytes(target, "big")
-        other = _OTHER[self._family] if want else None
-        if other is not None and want & other and other in self._routers:
-            own_share = MIN_CONTACTS_BESIDE_RECORD * _CONTACT_SIZE[self._family]
+        if not want:  # nearly always
+            count = min(MAX_CONTACTS, room // self._contact_size)
+            return self._nearest(self._family, long_target, count, asked.sender), []
+        others: list[bytes] = []
+        other = _OTHER[self._family]
+        if want & other and other in self._routers:
+            own_share = MIN_CONTACTS_BESIDE_RECORD * self._contact_size
             count = min(MAX_CONTACTS // 2, min(room // 2, room - own_share) // _CONTACT_SIZE[other])
             others = self._nearest(other, long_target, count, asked.sender)
             room -= len(others) * _CONTACT_SIZE[other]
-        count = min(MAX_CONTACTS, room // _CONTACT_SIZE[self._family])
+        count = min(MAX_CONTACTS, room // self._contact_size)
         return self._nearest(self._family, long_target, count, asked.sender), others
 
     def _is_responsible(self, key: bytes) -> bool:

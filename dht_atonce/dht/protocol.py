@@ -15,6 +15,7 @@ from dht_atonce.codec import decode, encode
 from dht_atonce.datagrams import MAX_DATAGRAM, DatagramSocket, sift_crowds
 from dht_atonce.dht.contact import KEY_SIZE, Contact, contact_at, known_at, stranger_at
 from dht_atonce.dht.cookies import Proof
+from dht_atonce.dht.crowds import sift
 from dht_atonce.dht.gate import Verdict
 from dht_atonce.dht.operations import Asked, Operations
 from dht_atonce.dht.requests import Answer, OnAnswer, Outstanding, Requests
@@ -76,8 +77,7 @@ _EXPECTED: dict[type[Any], tuple[type[Any], ...]] = {
 # Read from their classes, these cost more than what is done with them for each packet.
 _REQUEST, _REPLY = PacketType.REQUEST, PacketType.REPLY
 _KEY_REQUEST, _KEY_REPLY, _COOKIE = PacketType.KEY_REQUEST, PacketType.KEY_REPLY, PacketType.COOKIE
-_STRANGER = int(_REQUEST)  # a request without a cookie
-_REQUESTS = (_STRANGER, _REQUEST | 0x80)  # without and with a cookie
+_REQUESTS = (int(_REQUEST), _REQUEST | 0x80)  # without and with a cookie
 _PASS, _SEND_COOKIE = Verdict.PASS, Verdict.COOKIE
 _UNPROVED, _CURRENT = Proof.NONE, Proof.CURRENT
 _KEPT, _DOUBTED, _REFUSED = Seating.KEPT, Seating.DOUBTED, Seating.REFUSED
@@ -109,6 +109,7 @@ class SealedProtocol(KademliaProtocol):
         # Of whom this moment has learnt that they are there, by their bytes, and whether they answered
         self._heard_lately: dict[bytes, bool] = {}
         self._moment_ends = 0.0
+        shared.settle(asyncio.get_running_loop())
         self._requests = Requests(shared, self._on_unanswered, self._on_end)
         self._outstanding = self._requests.waiting
         self.router = RoutingTable(own, shared.network.k, shared.config, local=shared.network.local, now=shared.now())
@@ -228,33 +229,17 @@ class SealedProtocol(KademliaProtocol):
         self._on_reply(reply, key, addr)
 
     def sift(self, heads: list[bytes], places: list[bytes], sizes: list[int]) -> list[int]:
-        """Which datagrams of a crowd are worth reading: what shows a proof or was asked for first, then as many
-        requests without a proof as may wait, and whoever was turned away before. Others are dropped and counted here,
-        at a tenth of what `datagram_received` costs for each (`datagrams.Sift`)."""
-        now, gate, expected = self._shared.now(), self._shared.gate, self._requests.expected
-        room = _MAX_WAITING - len(self._waiting) + _AT_ONCE - self._turns_taken
-        known, strangers, unasked, crowded, dropped_bytes = list[int](), list[int](), 0, 0, 0
-        for at, head in enumerate(heads):
-            kind = head[1]
-            if kind == _STRANGER:
-                if room > 0 or gate.was_turned_away(places[at], now):
-                    room -= 1
-                    strangers.append(at)
-                else:
-                    crowded += 1
-                    dropped_bytes += sizes[at]
-            elif kind == _REPLY and head[2:] + places[at] not in expected:
-                unasked += 1
-                dropped_bytes += sizes[at]
-            else:
-                known.append(at)
-        if dropped_bytes:
-            counters = self._counters
-            counters["dht.received"] += unasked + crowded
-            counters["dht.received_bytes"] += dropped_bytes
-            counters["dht.unasked"] += unasked
-            counters[Verdict.CROWD.counter] += crowded
-        return known + strangers
+        """Which datagrams of a crowd to read (`datagrams.Sift`)."""
+        return sift(
+            heads,
+            places,
+            sizes,
+            expected=self._requests.expected,
+            room=_MAX_WAITING - len(self._waiting) + _AT_ONCE - self._turns_taken,
+            gate=self._shared.gate,
+            counters=self._counters,
+            now=self._shared.now(),
+        )
 
     def _on_plain(self, kind: int, data: bytes, source: Address) -> None:
         """What is not sealed."""
