@@ -20,11 +20,12 @@ HEAD_SIZE: Final = 34
 
 _BATCH = 64
 _ROOM = 2048  # bytes for each; what is longer comes cut short, as from `recvfrom`
+_STRIDE = _ROOM + 64  # from one to the next: at a power of two all of them would contend for the same cache lines
 _NAME = 28  # sizeof(struct sockaddr_in6), the larger of the two
 _MESSAGE = 64  # sizeof(struct mmsghdr) where pointers have 8 bytes
 _LENGTH_AT = 56 // 4  # its msg_len, in units of 4 bytes
 
-_HEADS = struct.Struct(f"{HEAD_SIZE}s{_ROOM - HEAD_SIZE}x")
+_HEADS = struct.Struct(f"{HEAD_SIZE}s{_STRIDE - HEAD_SIZE}x")
 # sockaddr_in: family, port, address; sockaddr_in6: family, port, flow, address, scope
 _NAMES = {socket.AF_INET: struct.Struct("2x2s4s20x"), socket.AF_INET6: struct.Struct("2x2s4x16s4x")}
 
@@ -37,14 +38,14 @@ class BulkReader:
         self._receive = library.recvmmsg  # AttributeError: it is not there
         self._sock = sock
         self._name = _NAMES[sock.family]
-        self._data = bytearray(_BATCH * _ROOM)
+        self._data = bytearray(_BATCH * _STRIDE)
         self._view = memoryview(self._data)
         self._names = bytearray(_BATCH * _NAME)
         self._messages = bytearray(_BATCH * _MESSAGE)
         self._spans = bytearray(_BATCH * 16)
         data, names, spans = map(_address_of, (self._data, self._names, self._spans))
         for at in range(_BATCH):
-            struct.pack_into("PN", self._spans, at * 16, data + at * _ROOM, _ROOM)  # struct iovec
+            struct.pack_into("PN", self._spans, at * 16, data + at * _STRIDE, _ROOM)  # struct iovec
             # struct msghdr: name and its length, the spans and how many, no control data. The kernel writes the
             # name's length, which is the same each time, and flags that it does not read.
             struct.pack_into("PI4xPN", self._messages, at * _MESSAGE, names + at * _NAME, _NAME, spans + at * 16, 1)
@@ -72,7 +73,7 @@ class BulkReader:
 
     def heads(self) -> list[bytes]:
         """The first 34 bytes of each; what is shorter has something of earlier ones behind it."""
-        return [head for (head,) in _HEADS.iter_unpack(self._view[: len(self.sizes) * _ROOM])]
+        return [head for (head,) in _HEADS.iter_unpack(self._view[: len(self.sizes) * _STRIDE])]
 
     def places(self) -> list[bytes]:
         """Where each came from, as on the wire: 6 or 18 B."""
@@ -81,7 +82,7 @@ class BulkReader:
 
     def datagram(self, at: int) -> bytes:
         """One of them, whole."""
-        return bytes(self._view[at * _ROOM : at * _ROOM + self.sizes[at]])
+        return bytes(self._view[at * _STRIDE : at * _STRIDE + self.sizes[at]])
 
 
 def bulk_reader(sock: socket.socket) -> BulkReader | None:
