@@ -46,23 +46,30 @@ class CipherFactory(Protocol):
 class SodiumCipher:
     """X25519 between static keys, a key for each direction, XSalsa20-Poly1305."""
 
-    __slots__ = ("_network_id", "_own", "_pairs", "_room", "_written")
+    __slots__ = ("_latest", "_latest_keys", "_network_id", "_own", "_pairs", "_room", "_written")
 
     def __init__(self, own: NodeKey, network_id: bytes, max_pairs: int) -> None:
         self._own = own
         self._network_id = network_id
         # Node key of the other side → (key towards it, key from it)
         self._pairs: Memo[bytes, tuple[bytes, bytes]] = Memo(max_pairs)
+        # Whose box was opened last: most likely the next one is sealed for it
+        self._latest: bytes | None = None
+        self._latest_keys = (b"", b"")
         # Where libsodium writes, over and over: new room for each box costs as much as the box. Each node has its own,
         # since cffi lets other threads run meanwhile; and only once it speaks with somebody.
         self._room: Any = None
         self._written: Any = None
 
     def seal(self, content: bytes, nonce: bytes, to: bytes) -> bytes:
-        keys = self._pairs.get(to)
-        if keys is None:
-            keys = directional_keys(self._own, to, self._network_id)
-            self._remember(to, keys)
+        if to == self._latest:
+            keys = self._latest_keys
+        else:
+            found = self._pairs.get(to)
+            if found is None:
+                found = directional_keys(self._own, to, self._network_id)
+                self._remember(to, found)
+            keys = found
         size, key = len(content), keys[0]
         if size + TAG_SIZE > _ROOM or len(nonce) != _NONCE_SIZE:
             return seal_box(content, nonce, key)
@@ -73,6 +80,7 @@ class SodiumCipher:
     def open(self, box: bytes, nonce: bytes, sender: bytes) -> bytes:
         keys = self._pairs.get(sender)
         if keys is not None:
+            self._latest, self._latest_keys = sender, keys
             size, key = len(box), keys[1]
             if not TAG_SIZE <= size <= _ROOM or len(nonce) != _NONCE_SIZE:
                 return open_box(box, nonce, key)

@@ -1,6 +1,5 @@
 """`Peer`: what an app uses."""
 
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -9,6 +8,7 @@ from typing import Any, Literal, Protocol, TypeVar, overload
 from dht_atonce.access import Accept, Access, Contacts
 from dht_atonce.calls.calls import Calls, Handler
 from dht_atonce.config import MessagingConfig, NetworkConfig
+from dht_atonce.counters import Counts
 from dht_atonce.dht.node import DhtNode, FindResult, PublishResult
 from dht_atonce.discovery.ladder import Entry
 from dht_atonce.durable.feature import Durable
@@ -146,7 +146,7 @@ class Peer:
                     transient=transient,
                     on_event=on_event,
                     config=config,
-                    counters=Counter(),
+                    counters=Counts(),
                 )
                 peer = cls(membership, accept)
                 await membership.enter(network, alone, keep_trying)

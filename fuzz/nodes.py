@@ -71,7 +71,8 @@ class FuzzedNode:
     def seal(self, kind: PacketType, body: bytes, *, proved: bool = False) -> bytes | None:
         """A datagram of the stranger's; None if there is no room for the body."""
         shared = self.node.shared
-        cookie = self._cookies.issue(self.stranger.address, self.stranger.key, shared.now()) if proved else b""
+        where = pack_address(self.stranger.address)
+        cookie = self._cookies.issue(where, self.stranger.key, shared.now()) if proved else b""
         try:
             return self.sealer.seal(kind, self.key, body, bytes(24), cookie)
         except WireError:

@@ -2,12 +2,15 @@
 
 import asyncio
 import socket
+import sys
 from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from dht_atonce.datagrams import MAX_DATAGRAM, DatagramSocket, OnDatagram, UdpNet
-from dht_atonce.endpoints import Address, Family
+from dht_atonce import datagrams
+from dht_atonce.bulk import bulk_reader
+from dht_atonce.datagrams import MAX_DATAGRAM, DatagramSocket, OnDatagram, UdpNet, sift_crowds
+from dht_atonce.endpoints import Address, Family, pack_address
 from dht_atonce.errors import PortInUse
 
 LOOPBACKS = ["127.0.0.1", "::1"]
@@ -100,6 +103,103 @@ async def test_others_have_their_turn_in_a_flood(sockets: OpenSocket) -> None:
         await asyncio.sleep(0)
         seen_at_turn.append(len(came))
     assert any(0 < seen < 600 for seen in seen_at_turn)
+
+
+class Sifter:
+    """Remembers what it is shown, and chooses every other one, the last first."""
+
+    def __init__(self) -> None:
+        self.heads: list[bytes] = []
+        self.places: set[bytes] = set()
+        self.sizes: list[int] = []
+
+    def __call__(self, heads: list[bytes], places: list[bytes], sizes: list[int]) -> list[int]:
+        self.heads += heads
+        self.places |= set(places)
+        self.sizes += sizes
+        return list(range(len(heads)))[::-2]
+
+
+needs_bulk = pytest.mark.skipif(sys.platform != "linux", reason="recvmmsg is Linux's")
+
+
+@needs_bulk
+async def test_of_a_crowd_only_what_was_chosen_is_read(loopback: str, sockets: OpenSocket) -> None:
+    came = Inbox()
+    alice, bob = sockets(loopback, Inbox()), sockets(loopback, came)
+    sifter = Sifter()
+    sift_crowds(bob, sifter)
+    for number in range(16 + 64 + 10):
+        alice.send(number.to_bytes(1, "big") * (100 + number), bob.address)
+    # The first few are no crowd; then batches of 64.
+    numbers = [*range(16), *range(79, 16, -2), *range(89, 80, -2)]
+    for number in numbers:
+        assert await came.next() == (bytes((number,)) * (100 + number), alice.address)
+    assert sifter.heads == [bytes((number,)) * 34 for number in range(16, 90)]
+    assert sifter.sizes == list(range(116, 190))
+    assert sifter.places == {pack_address(alice.address)}
+    # All of it was read: what is sent now comes next.
+    alice.send(b"next", bob.address)
+    assert await came.next() == (b"next", alice.address)
+
+
+@needs_bulk
+async def test_sizes_of_a_crowd_are_those_that_a_single_one_would_have(sockets: OpenSocket) -> None:
+    came = Inbox()
+    alice, bob = sockets("127.0.0.1", Inbox()), sockets("127.0.0.1", came)
+    sift_crowds(bob, lambda heads, _, sizes: range(len(heads)))
+    for size in [*([1] * 16), 0, 33, MAX_DATAGRAM, MAX_DATAGRAM + 1, 4000, 5]:
+        alice.send(bytes(size), bob.address)
+    for size in [*([1] * 16), 0, 33, MAX_DATAGRAM, MAX_DATAGRAM + 1, 2048, 5]:
+        assert (await came.next())[0] == bytes(size)
+
+
+async def test_without_the_system_call_a_crowd_is_read_one_by_one(
+    sockets: OpenSocket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datagrams, "bulk_reader", lambda sock: None)
+    came = Inbox()
+    alice, bob = sockets("127.0.0.1", Inbox()), sockets("127.0.0.1", came)
+    sift_crowds(bob, lambda *_: pytest.fail("there is nothing to choose from"))
+    for number in range(200):
+        alice.send(number.to_bytes(2, "big"), bob.address)
+    assert [int.from_bytes((await came.next())[0], "big") for _ in range(200)] == list(range(200))
+
+
+@needs_bulk
+async def test_nothing_of_a_crowd_comes_after_close(sockets: OpenSocket) -> None:
+    came: list[bytes] = []
+    closed = asyncio.Event()
+
+    def take(data: bytes, _: Address) -> None:
+        came.append(data)
+        if len(came) == 20:
+            bob.close()
+            closed.set()
+
+    alice, bob = sockets("127.0.0.1", Inbox()), sockets("127.0.0.1", take)
+    sift_crowds(bob, lambda heads, *_: range(len(heads)))
+    for _ in range(100):
+        alice.send(b"crowd", bob.address)
+    await asyncio.wait_for(closed.wait(), 5)
+    to_alice = Inbox()
+    echo = sockets("127.0.0.1", to_alice)
+    alice.send(b"last", echo.address)
+    await to_alice.next()
+    assert len(came) == 20
+
+
+@needs_bulk
+def test_a_batch_of_nothing_is_none_and_a_closed_socket_is_an_error() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.setblocking(False)
+        sock.bind(("127.0.0.1", 0))
+        reader = bulk_reader(sock)
+        assert reader is not None
+        assert not reader.read()
+        assert reader.sizes == []
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        reader.read()
 
 
 async def test_the_largest_datagram_arrives_and_a_larger_one_shows(loopback: str, sockets: OpenSocket) -> None:

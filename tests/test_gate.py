@@ -477,6 +477,43 @@ async def test_whoever_has_a_cookie_is_served_before_a_crowd_of_strangers() -> N
 
 
 @virtual
+async def test_of_a_crowd_is_read_what_has_a_proof_or_is_waited_for_then_who_asks_again() -> None:
+    world = World()
+    node, known, stranger = await start_node(world), Stranger(world, 1), Stranger(world, 2)
+    reply = await known.asks(node, Ping(0, ID, FLAG_NO_SEAT))
+    assert reply is not None
+    asked = contact_of(await start_node(world))
+    protocol(node).ping(asked, lambda _: None)
+    key, request = node.shared.node_key.public, encode(Ping(0, ID, FLAG_NO_SEAT))
+    spoofed = stranger.sealer.seal(REQUEST, key, request, bytes(24))
+    proved = known.sealer.seal(REQUEST, key, request, bytes(24), reply.cookie)
+
+    def head(kind: int, sender: bytes) -> bytes:
+        return bytes((1, kind)) + sender
+
+    crowd = [(spoofed[:34], pack_address(Address(public_ip(number), 4000))) for number in range(300)]
+    crowd += [(proved[:34], pack_address(known.address)), (head(2, asked.key), asked.packed[32:])]
+    crowd += [(head(2, asked.key), HOME), (head(2, OTHER), asked.packed[32:]), (head(4, OTHER), HOME)]
+    before = Counter(node.counters)
+    chosen = protocol(node).sift([one for one, _ in crowd], [place for _, place in crowd], [100] * len(crowd))
+    # First what is known: a cookie, the answer to our ping, and a KEY reply, which nobody can tell yet.
+    assert chosen == [300, 301, 304, *range(256 + 16)]
+    assert Counter(node.counters) - before == {
+        "dht.received": 30,
+        "dht.received_bytes": 3000,
+        "dht.unasked": 2,
+        "dht.over_waiting": 28,
+    }
+    # As many wait as can, and one of those who had to go comes again: it is read, and gets a cookie.
+    for number in range(16 + 256):
+        protocol(node).datagram_received(spoofed, Address(public_ip(number), 4000))
+    assert protocol(node).sift(*zip(*[(*crowd[271], 100), (*crowd[299], 100)], strict=True)) == [1]  # type: ignore[arg-type]
+    protocol(node).datagram_received(spoofed, Address(public_ip(299), 4000))
+    assert node.counters["dht.cookies"] == 1
+    await close(node)
+
+
+@virtual
 async def test_a_whole_network_grows_and_publishes_without_anybody_being_throttled() -> None:
     world = World()
     nodes = [await start_node(world, PUBLIC, ip=public_ip(1))]

@@ -45,6 +45,7 @@ FLOORS = {
     "config": 1,
     "watchdog": 1,
     "datagrams": 1,
+    "bulk": 1,
     "links": 1,
     "disk": 1,
     "host": 1,
@@ -85,6 +86,7 @@ PURE = [
             "candidates",
             "contact",
             "cookies",
+            "crowds",
             "density",
             "doubts",
             "gate",
@@ -177,6 +179,7 @@ OUTSIDE_WORLD = CLOCK_READS | {
 SEAMS = [
     "dht_atonce/clock.py",
     "dht_atonce/host.py",
+    "dht_atonce/bulk.py",
     "dht_atonce/datagrams.py",
     "dht_atonce/cli/*",
     "simulations/atonce_sim/escapes.py",  # guards the way out

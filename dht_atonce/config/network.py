@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from dht_atonce.errors import WireError
 
@@ -47,12 +48,17 @@ class NetworkConfig:
     @property
     def network_id(self) -> bytes:
         """BLAKE2b-128(length of name ‖ name ‖ authority key): everything signed or sealed is bound to it."""
-        name = self.name.encode()
-        return hashlib.blake2b(bytes([len(name)]) + name + self.authority_key, digest_size=16).digest()
+        return _network_id(self.name.encode(), self.authority_key)
 
     def with_k(self, k: int) -> "NetworkConfig":
         """The same network with another k."""
         return replace(self, k=k)
+
+
+@lru_cache(maxsize=64)
+def _network_id(name: bytes, authority_key: bytes) -> bytes:
+    """Asked for with each key and each record."""
+    return hashlib.blake2b(bytes([len(name)]) + name + authority_key, digest_size=16).digest()
 
 
 def checked_network(name: str, authority_key: bytes, k: int, local: bool, record_life_s: int) -> NetworkConfig:

@@ -224,6 +224,11 @@ class Gate:
         """A REQUEST without a proof came from `address`, and so many wait that it cannot."""
         return Verdict.COOKIE if self._has_second_try(address, now) else Verdict.CROWD
 
+    def was_turned_away(self, address: bytes, now: float) -> bool:
+        """A REQUEST without a proof came from `address` in a crowd; whether it deserves a look, since one came before.
+        The next one does."""
+        return self._turned_away.again(address, now)
+
     def on_key_request(self, address: bytes, now: float) -> Verdict:
         """A KEY request came from `address`."""
         is_within = (self._local or self._unproved_of.take(_owner(address), now)) and self._plain.take(now)

@@ -35,6 +35,7 @@ from dht_atonce.tasks import TaskGroup
 __all__ = ["DhtNode", "FindResult", "KeyChange", "KeyWatch", "PublishResult", "WatchEvent"]
 
 _KEY_BYTES = 20
+_ANY: "msgspec.msgpack.Decoder[Any]" = msgspec.msgpack.Decoder()
 
 
 class DhtNode:
@@ -363,7 +364,7 @@ class DhtNode:
         if not isinstance(record, ValueRecord):
             return None
         try:
-            return decode(msgspec.msgpack.Decoder(), record.value)
+            return decode(_ANY, record.value)
         except WireError:
             return None
 

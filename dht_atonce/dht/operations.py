@@ -6,6 +6,7 @@ No sending, no clock: each handler takes a request and gives a reply.
 from collections import Counter
 from collections.abc import Callable
 from functools import cache
+from operator import attrgetter
 from typing import Final, NamedTuple
 
 import msgspec
@@ -55,6 +56,7 @@ _CONTACT_SIZE: Final = {Family.IPV4: 40, Family.IPV6: 52}  # with its two bytes 
 _CHEAP_TOPIC: Final = 100  # members; to put a thousand in order takes 2 ms, which nobody gets for a forged address
 _TURNS: Final = 4  # of the contacts in a reply, so many stand for three times as many, each node names others of them
 _FARTHER: Final = 8
+_PACKED: Final = attrgetter("packed")
 _PARTS: Final = 3
 _OTHER: Final = {Family.IPV4: Family.IPV6, Family.IPV6: Family.IPV4}
 
@@ -107,6 +109,7 @@ class Operations:
         stores: bool,
     ) -> None:
         self._family = family
+        self._contact_size = _CONTACT_SIZE[family]
         self._routers = routers
         self._store = store
         self._parser = parser
@@ -167,7 +170,7 @@ class Operations:
         if roster is None:
             return Members(*head, *self._contacts(asked, request.key, request.want, room), 0, 0, [])
         is_first = request.start == 0
-        beside = MIN_CONTACTS_BESIDE_RECORD * _CONTACT_SIZE[self._family] if is_first else 0
+        beside = MIN_CONTACTS_BESIDE_RECORD * self._contact_size if is_first else 0
         page, following = roster.page(request.seed, request.start, wall, room=room - beside, most=MAX_PAGE)
         records = [record.blob for record in page]
         contacts: tuple[list[bytes], list[bytes]] = [], []
@@ -178,15 +181,18 @@ class Operations:
 
     def _contacts(self, asked: Asked, target: bytes, want: int, room: int) -> tuple[list[bytes], list[bytes]]:
         """Those nearest to `target` that fit into `room`: of our family, and of the other if it is asked for."""
-        others: list[bytes] = []
         long_target = int.from_bytes(target, "big")
-        other = _OTHER[self._family] if want else None
-        if other is not None and want & other and other in self._routers:
-            own_share = MIN_CONTACTS_BESIDE_RECORD * _CONTACT_SIZE[self._family]
+        if not want:  # nearly always
+            count = min(MAX_CONTACTS, room // self._contact_size)
+            return self._nearest(self._family, long_target, count, asked.sender), []
+        others: list[bytes] = []
+        other = _OTHER[self._family]
+        if want & other and other in self._routers:
+            own_share = MIN_CONTACTS_BESIDE_RECORD * self._contact_size
             count = min(MAX_CONTACTS // 2, min(room // 2, room - own_share) // _CONTACT_SIZE[other])
             others = self._nearest(other, long_target, count, asked.sender)
             room -= len(others) * _CONTACT_SIZE[other]
-        count = min(MAX_CONTACTS, room // _CONTACT_SIZE[self._family])
+        count = min(MAX_CONTACTS, room // self._contact_size)
         return self._nearest(self._family, long_target, count, asked.sender), others
 
     def _is_responsible(self, key: bytes) -> bool:
@@ -203,7 +209,7 @@ class Operations:
             sure = count - _TURNS
             rest = nearest[sure:]
             nearest[sure:] = [rest[at] for at in _turns(router.node.long_id % _PARTS, len(rest))]
-        return [contact.packed for contact in nearest[:count]]
+        return list(map(_PACKED, nearest[:count]))
 
     def _stored(self, asked: Asked, head: Head, blob: bytes, wall: float) -> Reply:
         if not asked.proved:

@@ -94,9 +94,11 @@ class KnownAddresses:
     def towards(self, contact: Contact, now: float) -> tuple[bytes, float]:
         """`cookie` and `timeout_s` at once: what each request begins with."""
         row = self._row(contact)
+        timeout_s = self._timeout_s(row)
         if row < 0 or now - self._cookie_at[row] >= self._config.cookie_use_s:
-            return b"", self._timeout_s(row)
-        return bytes(self._cookies[row * _COOKIE_SIZE : (row + 1) * _COOKIE_SIZE]), self._timeout_s(row)
+            return b"", timeout_s
+        at = row * _COOKIE_SIZE
+        return bytes(self._cookies[at : at + _COOKIE_SIZE]), timeout_s
 
     # --- round trips ---
 
@@ -108,8 +110,9 @@ class KnownAddresses:
             self._srtt[row] = rtt_s
             self._rttvar[row] = rtt_s / 2
         else:
-            self._srtt[row] = srtt + (rtt_s - srtt) / 8
-            self._rttvar[row] += (abs(rtt_s - srtt) - self._rttvar[row]) / 4
+            off = rtt_s - srtt
+            self._srtt[row] = srtt + off / 8
+            self._rttvar[row] += ((off if off > 0 else -off) - self._rttvar[row]) / 4
         recent, seen = self._recent, self._seen
         if len(recent) < _SAMPLES:
             recent.append(rtt_s)

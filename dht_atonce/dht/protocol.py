@@ -12,9 +12,10 @@ from typing import Any
 from kademlia.protocol import KademliaProtocol
 
 from dht_atonce.codec import decode, encode
-from dht_atonce.datagrams import MAX_DATAGRAM, DatagramSocket
-from dht_atonce.dht.contact import Contact, contact_at, known_at, stranger_at
+from dht_atonce.datagrams import MAX_DATAGRAM, DatagramSocket, sift_crowds
+from dht_atonce.dht.contact import KEY_SIZE, Contact, contact_at, known_at, stranger_at
 from dht_atonce.dht.cookies import Proof
+from dht_atonce.dht.crowds import sift
 from dht_atonce.dht.gate import Verdict
 from dht_atonce.dht.operations import Asked, Operations
 from dht_atonce.dht.requests import Answer, OnAnswer, Outstanding, Requests
@@ -105,8 +106,10 @@ class SealedProtocol(KademliaProtocol):
         self._counters = shared.counters
         self._local = shared.network.local
         self._socket: DatagramSocket | None = None
+        # Of whom this moment has learnt that they are there, by their bytes, and whether they answered
         self._heard_lately: dict[bytes, bool] = {}
         self._moment_ends = 0.0
+        shared.settle(asyncio.get_running_loop())
         self._requests = Requests(shared, self._on_unanswered, self._on_end)
         self._outstanding = self._requests.waiting
         self.router = RoutingTable(own, shared.network.k, shared.config, local=shared.network.local, now=shared.now())
@@ -140,6 +143,7 @@ class SealedProtocol(KademliaProtocol):
     def open(self, bind: Address) -> Address:
         """Bind the socket; gives the bound address. Raises `PortInUse`."""
         self._socket = self._shared.host.datagrams.open(bind, self.datagram_received)
+        sift_crowds(self._socket, self.sift)
         self._requests.open(self._socket)
         return self._socket.address
 
@@ -224,6 +228,19 @@ class SealedProtocol(KademliaProtocol):
             return
         self._on_reply(reply, key, addr)
 
+    def sift(self, heads: list[bytes], places: list[bytes], sizes: list[int]) -> list[int]:
+        """Which datagrams of a crowd to read (`datagrams.Sift`)."""
+        return sift(
+            heads,
+            places,
+            sizes,
+            expected=self._requests.expected,
+            room=_MAX_WAITING - len(self._waiting) + _AT_ONCE - self._turns_taken,
+            gate=self._shared.gate,
+            counters=self._counters,
+            now=self._shared.now(),
+        )
+
     def _on_plain(self, kind: int, data: bytes, source: Address) -> None:
         """What is not sealed."""
         shared = self._shared
@@ -245,14 +262,14 @@ class SealedProtocol(KademliaProtocol):
         """A REQUEST: let in or not by what its header says, before a public-key operation."""
         key, cookie = request_header(data)
         now = self._shared.now()
-        proof = self._shared.cookies.check(cookie, source, key, now)
+        proof = self._shared.cookies.check(cookie, where, key, now)
         if proof is not _UNPROVED or self._may_serve():
             self._judge(data, source, where, key, proof, now)
         elif len(self._waiting) < _MAX_WAITING:
             self._waiting.append((data, source, where))
         else:
             verdict = self._shared.gate.on_crowded_out(where, now)
-            self._turn_away(verdict, data, source, key, now)
+            self._turn_away(verdict, data, source, where, key, now)
 
     def _may_serve(self) -> bool:
         """Whether one more request without a proof is served in this turn of the loop."""
@@ -283,19 +300,21 @@ class SealedProtocol(KademliaProtocol):
             sender = known_at(key + where) or (contact_at if is_proved else stranger_at)(key, source)
             self._on_request(request, sender, proof, len(data), now)
         else:
-            self._turn_away(verdict, data, source, key, now)
+            self._turn_away(verdict, data, source, where, key, now)
 
-    def _turn_away(self, verdict: Verdict, data: bytes, source: Address, key: bytes, now: float) -> None:
+    def _turn_away(self, verdict: Verdict, data: bytes, source: Address, where: bytes, key: bytes, now: float) -> None:
         self._counters[verdict.counter] += 1
         if verdict is _SEND_COOKIE and self._socket is not None:
-            answer = answer_with_cookie(data, self._shared.cookies.issue(source, key, now))
+            answer = answer_with_cookie(data, self._shared.cookies.issue(where, key, now))
             self._counters["dht.sent_bytes"] += len(answer)
             self._socket.send(answer, source)
 
     def _on_request(self, request: Request, sender: Contact, proof: Proof, size: int, now: float) -> None:
         shared = self._shared
         takes_seats = not request.flags & FLAG_NO_SEAT
-        is_new = sender.packed not in self._lately(now)
+        if now >= self._moment_ends:
+            self._begin_moment(now)
+        is_new = sender.packed not in self._heard_lately
         if is_new and self.on_stranger is not None and not shared.gate.knows(sender.key, now):
             self.on_stranger(now)
         if proof is not _UNPROVED:
@@ -306,7 +325,7 @@ class SealedProtocol(KademliaProtocol):
             # It answered us from there a moment ago: whoever hands a record to a newcomer that asked it has no cookie
             # of the newcomer's yet, and a fifth of all requests of a growing network would be made twice.
             proved = self.router.proved_within(sender, shared.config.cookie_use_s, now)
-        cookie = b"" if proof is _CURRENT else shared.cookies.issue(sender.address, sender.key, now)
+        cookie = b"" if proof is _CURRENT else shared.cookies.issue(sender.packed[KEY_SIZE:], sender.key, now)
         room = MAX_DATAGRAM if proved else min(MAX_DATAGRAM, _UNPROVED_FACTOR * size)
         reply = self.operations.answer(Asked(request, sender, proved, cookie, room), shared.wall())
         datagram = shared.sealer.seal(_REPLY, sender.key, encode(reply), shared.host.rng.randbytes(NONCE_SIZE))
@@ -337,7 +356,9 @@ class SealedProtocol(KademliaProtocol):
             shared.known.on_cookie(sender, reply.cookie, now)
         elif outstanding.cookie and outstanding.cookie == outstanding.cookie_packet:
             shared.known.on_cookie(sender, outstanding.cookie_packet, outstanding.sent_at)
-        if not self._lately(now).get(sender.packed):
+        if now >= self._moment_ends:
+            self._begin_moment(now)
+        if not self._heard_lately.get(sender.packed):
             if not isinstance(outstanding.request, Notify):
                 # Those we chose to ask have a voice. Whom we notify chose us, and may come in any number.
                 shared.observed.on_you(sender.key, reply.you)
@@ -355,13 +376,10 @@ class SealedProtocol(KademliaProtocol):
             self._counters["dht.wrong_reply"] += 1
         self._requests.end(reply.request_id, answer)
 
-    def _lately(self, now: float) -> dict[bytes, bool]:
-        """Of whom this moment has learnt that they are there, by their bytes, and whether they answered: nothing more
-        is to be learnt from them before it is over."""
-        if now >= self._moment_ends:
-            self._moment_ends = now + _MOMENT_S
-            self._heard_lately.clear()
-        return self._heard_lately
+    def _begin_moment(self, now: float) -> None:
+        """A moment is over, in which nothing more was to be learnt from those that we had heard."""
+        self._moment_ends = now + _MOMENT_S
+        self._heard_lately.clear()
 
     def on_elsewhere(self) -> None:
         """We slept or moved: what anybody says counts anew."""

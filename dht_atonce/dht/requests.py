@@ -22,6 +22,7 @@ from dht_atonce.errors import WireError
 __all__ = ["Answer", "OnAnswer", "Outstanding", "Requests"]
 
 _REQUEST = PacketType.REQUEST
+_FINDS = (FindNode, FindValue, FindMembers)
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -196,7 +197,7 @@ class Requests:
         cookie = outstanding.cookie = unsealed or known
         if outstanding.nonce:
             self._nonces.pop(outstanding.nonce, None)
-        padded = not cookie and isinstance(request, FindNode | FindValue | FindMembers)
+        padded = not cookie and isinstance(request, _FINDS)
         nonce = outstanding.nonce = shared.host.rng.randbytes(NONCE_SIZE)
         try:
             outstanding.datagram = shared.sealer.seal(

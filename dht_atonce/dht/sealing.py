@@ -5,7 +5,9 @@ packet could be sent back to its sender, who would believe it. There is no forwa
 is signed, public and short-lived.
 """
 
+from collections.abc import Callable
 from enum import IntEnum
+from operator import itemgetter
 from typing import Final
 
 import msgspec
@@ -80,12 +82,13 @@ class Opened(msgspec.Struct, frozen=True, gc=False):
 class Sealer:
     """Seals and opens for one node key in one network. Raises `WireError` for what cannot be opened."""
 
-    __slots__ = ("_cipher", "_public")
+    __slots__ = ("_cipher", "_heads", "_public")
 
     def __init__(
         self, node_key: NodeKey, network_id: bytes, max_pairs: int, cipher: CipherFactory = SodiumCipher
     ) -> None:
         self._public = node_key.public
+        self._heads = {kind: head + node_key.public for kind, head in _HEADS.items()}
         self._cipher = cipher(node_key, network_id, max_pairs)
 
     def seal(
@@ -99,8 +102,9 @@ class Sealer:
         content = (kind << 16 | length).to_bytes(_PREFIX, "big") + body
         if size < min_size:
             content += bytes(min_size - size)
-        head = _HEADS[kind | _COOKIE_BIT if cookie else kind]
-        return head + self._public + nonce + cookie + self._cipher.seal(content, nonce, to)
+        return (
+            self._heads[kind | _COOKIE_BIT if cookie else kind] + nonce + cookie + self._cipher.seal(content, nonce, to)
+        )
 
     def open(self, data: bytes) -> Opened:
         """Open a REQUEST or a REPLY."""
@@ -144,9 +148,8 @@ def read_key_reply(data: bytes) -> tuple[bytes, bytes]:
     return data[2 : 2 + NONCE_SIZE], data[2 + NONCE_SIZE :]
 
 
-def sender_of(data: bytes) -> bytes:
-    """The node key, 32 B, that a REQUEST or a REPLY says it is from."""
-    return data[2:34]
+sender_of: Callable[[bytes], bytes] = itemgetter(slice(2, 34))
+"""The node key, 32 B, that a REQUEST or a REPLY says it is from."""
 
 
 def nonce_of(data: bytes) -> bytes:

@@ -1,8 +1,11 @@
 """What the servers of one node share: keys, store, cookies, what is known of others, counters."""
 
+import asyncio
 from collections import Counter
 
+from dht_atonce.clock import SystemClock
 from dht_atonce.config import DhtConfig, NetworkConfig
+from dht_atonce.counters import Counts
 from dht_atonce.dht.cookies import CookieIssuer
 from dht_atonce.dht.gate import Gate
 from dht_atonce.dht.peers import KnownAddresses, ObservedAddress, UnprovedBudget
@@ -63,7 +66,7 @@ class Shared:
         self.network = network
         self.node_key = node_key
         self.config = config
-        self.counters: Counter[str] = Counter() if counters is None else counters
+        self.counters: Counter[str] = Counts() if counters is None else counters
         self.no_seat = no_seat
         self.stores = stores
         self.sealer = Sealer(node_key, network.network_id, config.max_pair_keys, host.cipher)
@@ -75,6 +78,11 @@ class Shared:
         self.skew = ClockSkew(config)
         self.store = RecordStore(int.from_bytes(node_key.id, "big"), network, config, host.rng)
         self.parser = RecordParser(network, host.memo)
+
+    def settle(self, loop: asyncio.AbstractEventLoop) -> None:
+        """We run in `loop` from now on: a clock that would look for the running loop each time is spared the search."""
+        if type(self.host.clock) is SystemClock:
+            self.now = loop.time
 
     def wall(self) -> float:
         """Unix seconds by which records are judged and signed: our clock, corrected if it is plainly wrong."""
