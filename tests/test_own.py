@@ -38,6 +38,39 @@ def round_of(ours: OwnRecords, own: OwnRecord, now: float, confirmed: int, known
     ours.on_published(own, generation, now, known=known)
 
 
+# --- a network that grows ---
+
+
+def test_what_was_said_to_a_small_network_is_said_again_to_one_four_times_as_large() -> None:
+    ours = records()
+    own = ours.put(KEY, sign, 0.0)
+    generation = ours.on_publishing(own)
+    ours.renew(own, NOW)
+    ours.on_crowd(1e6, 0.5)  # a round that has not ended is not begun again
+    assert ours.deadline() == math.inf
+    for number in range(20):
+        ours.on_stored(KEY, bytes([number]))
+    ours.on_published(own, generation, 1.0, known=20, crowd=100.0)
+    planned = ours.deadline()
+    ours.on_crowd(399.0, 30.0)
+    assert ours.deadline() == planned
+    ours.on_crowd(400.0, 60.0)
+    assert 60.0 <= ours.deadline() <= 70.0
+    soon = ours.deadline()
+    ours.on_crowd(1000.0, 61.0)
+    assert ours.deadline() == soon  # it is due already
+
+
+def test_what_is_due_within_seconds_anyway_is_not_put_off_because_the_network_grew() -> None:
+    ours = records()
+    own = ours.put(KEY, sign, 0.0)
+    round_of(ours, own, 0.0, confirmed=0, known=20)
+    due = ours.deadline()
+    own.crowd = 1.0
+    ours.on_crowd(100.0, due - 1.0)
+    assert ours.deadline() == due
+
+
 # --- how new ---
 
 

@@ -76,7 +76,7 @@ class DhtNode:
             no_seat=no_seat,
             stores=stores,
         )
-        self.shared.store.network_size = self._network_size
+        self.shared.store.network_size = lambda: self._publisher.crowd
         self.servers: dict[Family, FamilyServer] = {}
         self.on_seated: Callable[[Contact], None] | None = None
         """Told of each contact that newly got a seat."""
@@ -401,10 +401,6 @@ class DhtNode:
             return await gather(self.shared, servers, key, limit)
 
     # --- inside ---
-
-    def _network_size(self) -> float:
-        """How many nodes there seem to be, in the family that has more."""
-        return max((router.nodes for router in self._routers.values()), default=1)
 
     def _on_stored(self, record: AnyRecord, is_over: bool) -> None:
         if isinstance(record, MembershipRecord):

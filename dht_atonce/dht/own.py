@@ -15,6 +15,8 @@ Signer = Callable[[int, int], AnyRecord]
 """Makes the record with this seq and this expiry (Unix seconds)."""
 
 _JITTER = 0.1  # of the republish interval, so that peers that started together do not publish together
+_GROWN = 4.0  # times as many nodes as when a record was published: hand-off may have lost its way
+_SOON_S = 10.0  # within which those who see a network grow publish anew, one after another
 _MAX_OWN = 256  # values of one identity: each is republished for ever
 
 
@@ -36,6 +38,8 @@ class OwnRecord:
     """Who was nearest and held it when it was published last: told first of the next one."""
     due_at: float = 0.0
     """Monotonic seconds."""
+    crowd: float = math.inf
+    """How many nodes there were, about, when it was published last."""
     backoff_s: float = 0.0
     last_seq: int = 0
     generation: int = 0
@@ -111,8 +115,11 @@ class OwnRecords:
         self._set_due(own, math.inf)
         return own.generation
 
-    def on_published(self, own: OwnRecord, generation: int, now: float, *, known: int) -> None:
-        """A round of publishing ended, in a network of which `known` nodes were met: when is the next one due?
+    def on_published(
+        self, own: OwnRecord, generation: int, now: float, *, known: int, crowd: float = math.inf
+    ) -> None:
+        """A round of publishing ended, in a network of some `crowd` nodes of which `known` were met: when is the next
+        one due?
 
         At a quarter of the record's life; sooner, with a growing pause, if fewer than half of the replicas confirmed.
         A goodbye that enough nodes know of is none of our records any more.
@@ -129,8 +136,19 @@ class OwnRecords:
             self._deadline = None
             return
         own.backoff_s = 0.0
+        own.crowd = crowd
         quarter = self._network.record_life_s / 4
         self._set_due(own, now + quarter * self._rng.uniform(1 - _JITTER, 1 + _JITTER))
+
+    def on_crowd(self, crowd: float, now: float) -> None:
+        """There are some `crowd` nodes now. What was said to a small network is said again to a large one.
+
+        While a network grows a hundredfold in a minute those who are nearest to a key change more than once within the
+        second that a hand-off takes, and some hear of a newcomer before they hold what it should have.
+        """
+        for own in self._own.values():
+            if crowd >= _GROWN * own.crowd and now + _SOON_S < own.due_at < math.inf:
+                self._set_due(own, now + _SOON_S * self._rng.random())
 
     def on_failed(self, own: OwnRecord, generation: int, now: float) -> None:
         """A round of publishing ended in an error: it is due again after a growing pause."""

@@ -81,6 +81,11 @@ class Publisher:
         own.is_watched = is_watched
         return await self._publish(key, own, self.own.on_publishing(own))
 
+    @property
+    def crowd(self) -> float:
+        """How many nodes there seem to be, in the family that has more."""
+        return max((server.router.nodes for server in self._servers.values()), default=1.0)
+
     def republish(self, key: bytes, own: OwnRecord) -> Coroutine[Any, Any, None]:
         """Publish of our own accord; it is not due any more from now on, though it is only published when awaited."""
         return self._republish(key, own, self.own.on_publishing(own))
@@ -129,7 +134,7 @@ class Publisher:
             self.own.on_failed(own, generation, shared.now())
             self._tell_due()
             raise
-        self.own.on_published(own, generation, shared.now(), known=self._known_nodes())
+        self.own.on_published(own, generation, shared.now(), known=self._known_nodes(), crowd=self.crowd)
         self._tell_due()
         result = PublishResult(len(own.confirmed), asked, home=True, elapsed_s=shared.now() - began)
         if self.on_published is not None and own.record is not None:

@@ -137,6 +137,7 @@ class Upkeep:
     def _tidy(self, now: float) -> None:
         self._shared.store.expire(self._shared.wall())
         self._replicas.shed()
+        self._publisher.own.on_crowd(self._publisher.crowd, now)
         for server in self._servers.values():
             self._refresh_lonely(server, now)
 
