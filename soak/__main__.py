@@ -72,7 +72,10 @@ def restarts(
     def say(judge: Judge) -> None:
         spent_s = time.monotonic() - began
         done = f"{len(judge.done):,} of {messages:,} done, {judge.kills} kills, {judge.again} came again"
-        typer.echo(f"{spent_s:.0f} s: {done}, {judge.resent} were sent twice, {len(judge.problems)} problems")
+        typer.echo(
+            f"{spent_s:.0f} s: {done}, {judge.resent} were sent twice, {judge.unsaid} not said to be done, "
+            f"{len(judge.problems)} problems"
+        )
 
     judge = asyncio.run(restart(messages, kill_every_s, cut_every_s, say, seed))
     say(judge)

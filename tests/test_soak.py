@@ -52,4 +52,4 @@ def test_the_judge_of_restarts_sees_what_would_be_wrong() -> None:
     judge.hear("got d 1 2")
     assert judge.problems[3] == "2 of run 1 came behind (1, 3)"
     judge.close(5)
-    assert judge.problems[4:] == ["1 never came, 4 the first of them", "3 were not done"]
+    assert judge.problems[4:] == ["1 never came, 4 the first of them", "3 were not done"]  # and nobody was killed
