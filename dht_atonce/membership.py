@@ -1,6 +1,7 @@
 """One peer's membership of its network: how it comes in, what it publishes of itself, and how it stays."""
 
 import asyncio
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -99,6 +100,7 @@ class Membership:
                 on_moved=self._seen_from.clear,
                 check_clock=self._check_clock,
                 climb=self._climb_again,
+                visit=self._visit_seeds,
                 publish=lambda: self.publish(self._status),
             ),
             host,
@@ -251,6 +253,11 @@ class Membership:
             await self._climb(self._asked_network, ())
         else:
             await self._climb(self._node.shared.network, self.profile.state.contacts)
+
+    async def _visit_seeds(self) -> None:
+        if self._node is not None and self._ladder.has_seeds and not self._transient:
+            with contextlib.suppress(AtOnceError):  # they may be gone for good: the network needs none
+                await self._ladder.climb(self._node.shared.network, self._node, ())
 
     async def _start(self, network: NetworkConfig) -> DhtNode:
         """Bind our sockets, once the network is known."""

@@ -1,9 +1,9 @@
 """Staying in the network: looks every second whether we still are, and does what the watchdog says."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from dht_atonce.config import StayConfig
 from dht_atonce.dht.contact import Contact
@@ -11,6 +11,7 @@ from dht_atonce.dht.node import DhtNode
 from dht_atonce.endpoints import Address, Family
 from dht_atonce.errors import AtOnceError
 from dht_atonce.host import Host
+from dht_atonce.tasks import TaskGroup
 from dht_atonce.watchdog import Doubt, Step, Watchdog
 
 __all__ = ["Member", "Staying"]
@@ -32,6 +33,8 @@ class Member:
     """Called every few seconds."""
     climb: Callable[[], Awaitable[None]]
     """One round of the entry ladder, and its presence published. Raises `AtOnceError` if that leads nowhere."""
+    visit: Callable[[], Coroutine[Any, Any, None]]
+    """Be seen by the seeds, if there are any, and join whom they name."""
     publish: Callable[[], Awaitable[object]]
     """Publish its presence as it is now. May raise `AtOnceError`."""
 
@@ -50,6 +53,7 @@ class Staying:
         self._step = Step.REST
         self._due = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
+        self._visits = TaskGroup()
         self._looks = 0
         self._is_greeted = False
         # Some contact of each family: our address is the one from which we would speak with it.
@@ -86,6 +90,7 @@ class Staying:
         finally:
             if self._timer is not None:
                 self._timer.cancel()
+            await self._visits.aclose()
 
     # --- looking ---
 
@@ -103,11 +108,11 @@ class Staying:
 
     def _ask_watchdog(self) -> Step:
         clock, node = self._host.clock, self._member.node()
-        is_known = node is not None and not node.is_alone
-        if is_known and node is not None and not self._is_greeted:
+        known = node.known_nodes if node is not None and not node.is_alone else 0
+        if known and not self._is_greeted:
             self._is_greeted = True
-            self._on_event("first_contact", known=node.known_nodes)
-        return self._watchdog.on_look(clock.monotonic(), clock.wall(), is_known=is_known)
+            self._on_event("first_contact", known=known)
+        return self._watchdog.on_look(clock.monotonic(), clock.wall(), known=known)
 
     def _look_at_addresses(self, node: DhtNode) -> None:
         member = self._member
@@ -156,6 +161,11 @@ class Staying:
         node = self._member.node()
         return node is not None and not node.is_alone
 
+    async def _visit(self) -> bool:
+        # A seed that is gone may take its time to say so, and we have to be ready for whatever happens here.
+        self._visits.start(self._member.visit(), "visit the seeds")
+        return True
+
     async def _publish(self) -> bool:
         try:
             await self._member.publish()
@@ -168,5 +178,6 @@ class Staying:
         Step.REACH: _reach,
         Step.RETURN: _return,
         Step.CLIMB: _climb,
+        Step.VISIT: _visit,
         Step.REPUBLISH: _publish,
     }

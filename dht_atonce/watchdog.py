@@ -3,7 +3,8 @@
 Three things cast doubt on it: time that passed without us (a laptop slept), another address of our own (a network was
 changed), and requests that nobody answers. Then a handful of contacts is *reached* for. If one answers we show
 ourselves again (*return*); if none does the whole ladder is *climbed*. Whoever is out tries both again and again, with
-growing pauses, the cheap one more often.
+growing pauses, the cheap one more often. Whoever is in, and knows few others, *visits* the seeds now and then: of a
+small network all may have moved away from where its seeds know them, and then nobody else finds in.
 """
 
 import random
@@ -24,6 +25,8 @@ class Step(Enum):
     """One round of the entry ladder."""
     RETURN = "return"
     """Somebody answers: find our place again, and publish anew."""
+    VISIT = "visit"
+    """Be seen by the seeds, and meet whom they know, beside all else."""
     REPUBLISH = "republish"
     """We are in, but others see us at another address than the one that we published."""
 
@@ -68,6 +71,7 @@ class Watchdog:
         "_rng",
         "_shown",
         "_state",
+        "_visit_at",
     )
 
     def __init__(self, config: StayConfig, rng: random.Random, now: float) -> None:
@@ -83,7 +87,7 @@ class Watchdog:
         self._here: tuple[str | None, ...] | None = None
         self._shown: tuple[object, ...] | None = None
         self._climb_s = self._reach_s = config.backoff_first_s
-        self._climb_at = self._reach_at = self._republish_at = now
+        self._climb_at = self._reach_at = self._republish_at = self._visit_at = now
         self._wait_to_climb(now)
 
     @property
@@ -135,14 +139,14 @@ class Watchdog:
             # The ladder shows us by itself.
             self._wait_to_climb(now)
             if succeeded:
-                self._come_in()
+                self._come_in(now)
         elif step is Step.REACH and succeeded:
             if self._state is _State.IN and self._doubt is Doubt.SILENT:
-                self._come_in()  # just those whom we asked were dead
+                self._come_in(now)  # just those whom we asked were dead
             else:
                 self._next = Step.RETURN
         elif step is Step.RETURN and succeeded:
-            self._come_in()
+            self._come_in(now)
         elif step in (Step.REACH, Step.RETURN):
             if self._state is _State.IN:
                 self._state, self._climb_at = _State.OUT, now
@@ -151,27 +155,30 @@ class Watchdog:
 
     # --- what to do ---
 
-    def on_look(self, now: float, wall: float, *, is_known: bool) -> Step:
-        """Called every `look_s`, and after each step. `is_known`: somebody has a live seat in our tables."""
+    def on_look(self, now: float, wall: float, *, known: int) -> Step:
+        """Called every `look_s`, and after each step. `known`: so many have live seats in our tables."""
         if self.is_late(now, wall):
             self._doubt_it(self._doubt if self._doubt is Doubt.MOVED else Doubt.WOKE, now)
         self._looked = now, wall
         if self._is_busy:
             return Step.REST
         if self._next is Step.REST:
-            self._next = self._of_its_own_accord(now, is_known)
+            self._next = self._of_its_own_accord(now, known)
         step, self._next = self._next, Step.REST
         self._is_busy = step in (Step.REACH, Step.CLIMB, Step.RETURN)
         return step
 
-    def _of_its_own_accord(self, now: float, is_known: bool) -> Step:
-        if self._state is _State.ENTERING and is_known:
-            self._come_in()
+    def _of_its_own_accord(self, now: float, known: int) -> Step:
+        if self._state is _State.ENTERING and known:
+            self._come_in(now)
         if self._state is _State.IN:
             is_silent = self._failures >= self._config.silent_requests and now >= self._reach_at
-            if is_silent or not is_known:
+            if is_silent or not known:
                 self._doubt_it(Doubt.SILENT, now)
                 self._wait_to_reach(now)
+            elif known < self._config.visit_below and now >= self._visit_at:
+                self._wait_to_visit(now, self._config.visit_s)
+                return Step.VISIT
             return self._next
         if self._state is _State.OUT and self._is_heard:
             self._is_heard = False
@@ -193,11 +200,16 @@ class Watchdog:
         else:
             self._next = Step.REACH
 
-    def _come_in(self) -> None:
+    def _come_in(self, now: float) -> None:
+        moved = self._doubt is Doubt.MOVED
+        self._wait_to_visit(now, self._config.visit_moved_s if moved else self._config.visit_s)
         self._state = _State.IN
         self._doubt = None
         self._failures = 0
         self._climb_s = self._reach_s = self._config.backoff_first_s
+
+    def _wait_to_visit(self, now: float, pause_s: float) -> None:
+        self._visit_at = now + pause_s * self._rng.uniform(0.75, 1.25)
 
     def _wait_to_climb(self, now: float) -> None:
         self._climb_at = now + self._climb_s * self._rng.uniform(0.75, 1.25)

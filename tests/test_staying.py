@@ -146,6 +146,24 @@ def test_another_address_is_noticed_and_published_within_seconds() -> None:
     virtual(main())
 
 
+def test_a_newcomer_finds_a_small_network_all_of_which_has_moved_since_its_seed_saw_it() -> None:
+    # The two know each other, so they need no seed; but nobody else would ever find them again.
+    async def main() -> None:
+        async with Village() as village:
+            await village.open_seed()
+            hosts = [village.world.host(), village.world.host()]
+            peers = [await host.start(village.open_peer(host=host)) for host in hosts]
+            await asyncio.sleep(60)
+            for number, host in enumerate(hosts):
+                village.world.move(host, f"10.9.9.{number}")
+                await asyncio.sleep(60)
+            newcomer = await village.open_peer(keep_trying=True)
+            await until(lambda: newcomer.node.known_nodes == 2, within_s=10)
+            assert all([await newcomer.lookup(peer.id) for peer in peers])
+
+    virtual(main())
+
+
 def test_a_network_that_went_away_and_came_back_is_noticed() -> None:
     async def main() -> None:
         async with Village() as village:

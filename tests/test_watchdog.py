@@ -13,6 +13,7 @@ from dht_atonce.watchdog import Doubt, Step, Watchdog
 CONFIG = StayConfig()
 A, B = ("10.0.0.1",), ("10.0.0.2",)
 REST, REACH, CLIMB, RETURN, REPUBLISH = Step.REST, Step.REACH, Step.CLIMB, Step.RETURN, Step.REPUBLISH
+MANY, FEW = CONFIG.visit_below, CONFIG.visit_below - 1
 
 
 class Day:
@@ -22,6 +23,7 @@ class Day:
         self.now, self.wall = 100.0, 1e9
         self.watchdog = Watchdog(CONFIG, random.Random(seed), self.now)
         self.is_known = is_in
+        self.others = MANY
         if is_in:
             self.addresses(A)
             assert self.look() is REST
@@ -32,7 +34,7 @@ class Day:
     def look(self, after_s: float = 1.0, wall_s: float | None = None) -> Step:
         self.now += after_s
         self.wall += after_s if wall_s is None else wall_s
-        return self.watchdog.on_look(self.now, self.wall, is_known=self.is_known)
+        return self.watchdog.on_look(self.now, self.wall, known=self.others if self.is_known else 0)
 
     def done(self, step: Step, succeeded: bool) -> Step:
         """It was tried, and the watchdog is asked at once what follows."""
@@ -49,6 +51,29 @@ class Day:
             if what is step:
                 return self.now - began
         raise AssertionError("never")
+
+
+def test_of_a_small_network_the_seeds_are_visited_every_few_minutes() -> None:
+    day = Day()
+    day.others = FEW
+    pauses = [day.until(Step.VISIT)]
+    assert day.done(Step.VISIT, True) is REST
+    pauses += [day.until(Step.VISIT) for _ in range(20)]
+    assert all(0.75 * CONFIG.visit_s <= pause <= 1.25 * CONFIG.visit_s + 1 for pause in pauses[1:])
+    assert len(set(pauses)) > 10  # not all of them together
+    day.others = MANY
+    assert all(day.look() is REST for _ in range(1000))
+
+
+def test_whoever_moved_in_a_small_network_visits_the_seeds_at_once() -> None:
+    day = Day()
+    day.others = FEW
+    day.until(Step.VISIT)
+    day.addresses(B)
+    assert day.look() is REACH
+    assert day.done(REACH, True) is RETURN
+    assert day.done(RETURN, True) is REST
+    assert day.until(Step.VISIT) <= 1.25 * CONFIG.visit_moved_s + 1
 
 
 def test_whoever_is_in_rests() -> None:
@@ -218,7 +243,7 @@ def test_who_is_seen_elsewhere_publishes_but_not_all_the_time() -> None:
     day.now += CONFIG.republish_s
     day.wall += CONFIG.republish_s
     day.addresses(A, (1,))
-    assert day.watchdog.on_look(day.now, day.wall, is_known=True) in (REPUBLISH, REACH)
+    assert day.watchdog.on_look(day.now, day.wall, known=20) in (REPUBLISH, REACH)
 
 
 events = st.lists(

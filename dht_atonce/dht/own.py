@@ -115,9 +115,7 @@ class OwnRecords:
         self._set_due(own, math.inf)
         return own.generation
 
-    def on_published(
-        self, own: OwnRecord, generation: int, now: float, *, known: int, crowd: float = math.inf
-    ) -> None:
+    def on_published(self, own: OwnRecord, generation: int, now: float, *, known: int, crowd: float = math.inf) -> None:
         """A round of publishing ended, in a network of some `crowd` nodes of which `known` were met: when is the next
         one due?
 

@@ -59,6 +59,11 @@ class Ladder:
         self._on_seed = on_seed
         self._timeout_s = timeout_s
 
+    @property
+    def has_seeds(self) -> bool:
+        """Whether there is somebody to ask besides saved contacts."""
+        return bool(self._seeds)
+
     async def climb(self, network: NetworkConfig | None, node: DhtNode | None, saved: Sequence[Contact]) -> Entry:
         """One round. `node` is started if the network is known already. Raises `EntryFailed`, `NetworkMismatch`."""
         tried: list[str] = []
