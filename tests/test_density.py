@@ -15,7 +15,7 @@ def estimates(nodes: int, crowd: int = 0) -> list[float]:
         own = rng.getrandbits(160)
         key = own ^ (4 * IDS // nodes)
         ids = [rng.getrandbits(160) for _ in range(nodes)] + [key ^ rng.getrandbits(90) for _ in range(crowd)]
-        found.append(network_size(sorted(ids), own, 10) / nodes)
+        found.append(network_size(sorted(ids), own, 10, 16) / nodes)
     return sorted(found)
 
 
@@ -23,7 +23,7 @@ def test_the_size_of_the_network_is_told_from_the_neighbours() -> None:
     for nodes in (100, 1000, 10_000):
         found = estimates(nodes)
         assert 0.9 < sum(found) / len(found) < 1.1
-        assert 0.55 < found[5] < found[95] < 1.6
+        assert 0.55 < found[5] < found[95] < 1.75
 
 
 def test_a_crowd_near_us_does_not_make_it_seem_larger() -> None:
@@ -32,9 +32,21 @@ def test_a_crowd_near_us_does_not_make_it_seem_larger() -> None:
         assert 0.55 < found[5] < found[95] < 2.2
 
 
+def test_a_table_that_is_thin_beyond_our_neighbours_does_not_make_it_seem_small() -> None:
+    rng, found = random.Random(1), []
+    for _ in range(300):
+        own, ids = rng.getrandbits(160), [rng.getrandbits(160) for _ in range(3000)]
+        nearest = sorted(ids, key=lambda one: one ^ own)
+        known = nearest[:20] + [one for one in nearest[20:] if rng.random() < 0.1]
+        found.append(network_size(sorted(known), own, 10, 16) / 3000)
+    found.sort()
+    assert found[0] > 0.25
+    assert 0.85 < found[150] < 1.15
+
+
 def test_of_so_few_we_know_all() -> None:
-    assert network_size([], 7, 10) == 1
-    assert network_size([1, 2, 3], 7, 10) == 4
+    assert network_size([], 7, 10, 16) == 1
+    assert network_size([1, 2, 3], 7, 10, 16) == 4
 
 
 def test_in_the_region_are_as_many_as_ought_to_be() -> None:

@@ -30,7 +30,7 @@ class StayConfig:
     visit_below: int = 16
     """With fewer nodes known, all of them may have moved away from where the seeds know them, or there may be another
     such network: the seeds are visited now and then."""
-    visit_s: float = 300.0
+    visit_s: float = 1800.0
     """Between two such visits."""
     visit_moved_s: float = 2.0
     """Until one after we moved."""

@@ -21,12 +21,14 @@ _BIAS = 0.9  # of the least of several estimates of one number, measured over 60
 _SIDES = 3  # subtrees of a half, a quarter and an eighth of the region
 
 
-def network_size(ids: list[int], own: int, count: int) -> float:
+def network_size(ids: list[int], own: int, count: int, met: int) -> float:
     """How many nodes the network has, about, with ourselves, going by our nearest neighbours.
 
     `ids`: of all that we know, sorted. The subtrees beside our own path, from the nearest on, are taken until they hold
-    `count` nodes; the most crowded of them is left out, for that may be a crowd round some key near us. It is off by a
-    third or so, crowd or not.
+    `count` nodes; the most crowded of them is left out, for that may be a crowd round some key near us. But unless one
+    of them is as crowded as that, we go no farther than the `met` nearest, whom we have surely met: of the thirty who
+    are next a young table has three, and would make the network seem a fiftieth of what it is. It is off by a third or
+    so, crowd or not.
     """
     if not ids:
         return 1.0
@@ -42,7 +44,7 @@ def network_size(ids: list[int], own: int, count: int) -> float:
         share = 2.0 ** (bit + 1 - ID_BITS)
         nodes += inside
         most = max(most, inside)
-        if nodes - most > count:
+        if nodes - most > count or nodes > met > most:
             break
     else:
         return float(nodes)  # so few that they are all

@@ -200,7 +200,8 @@ class RoutingTable(StockRoutingTable):
         """How many nodes the network has, about, with ourselves."""
         if self._nodes is None:
             # All of the k nearest have seats, if they were met; beyond them we know some and not others.
-            self._nodes = network_size(self._live, self.node.long_id, max(_FEWEST, self.ksize // 2))
+            k = self.ksize
+            self._nodes = network_size(self._live, self.node.long_id, max(_FEWEST, k // 2), k - k // _UNSURE)
         return self._nodes
 
     def lonely_buckets(self, now: float) -> list[KBucket]:  # type: ignore[override] # is told the time
