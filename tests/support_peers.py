@@ -149,7 +149,7 @@ class Person:
         self.town = town
         self.identity = identity(number)
         self.id = self.identity.id
-        self.incarnation = b"%03d/%04d" % (number, run)
+        self.incarnation = b"%04d%04d" % (number, run)
         self.host = host or town.world.host()
         self.links = self.host.links(self.identity)
         self.counters: Counter[str] = Counter()
@@ -212,7 +212,7 @@ class Person:
     async def start_again(self, run: int = 1) -> "Person":
         """The process dies without a word, and another one begins in its place."""
         self.vanish()
-        return self.town.person(int(self.incarnation[:3]), run=run)
+        return self.town.person(int(self.incarnation[:4]), run=run)
 
 
 class Wire:
