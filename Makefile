@@ -61,10 +61,11 @@ fuzz: $(STAMP) ## Feed bad input to all that parses bytes, for TIME seconds
 	@$(BIN)/python -m fuzz run --time $(TIME) $(ARGS)
 
 .PHONY: soak
-soak: $(STAMP) ## Try for twenty minutes to make delivery break its word
+soak: $(STAMP) ## Try for half an hour to make delivery break its word
 	@$(BIN)/python -m soak weather $(ARGS)
 	@$(BIN)/python -m soak cuts
 	@$(BIN)/python -m soak redials
+	@$(BIN)/python -m soak restarts
 
 .PHONY: check
 check: $(STAMP) ## Run the formatter, the linter, the type checker and the house rules

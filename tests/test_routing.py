@@ -483,6 +483,23 @@ def test_a_crowd_at_a_key_does_not_make_it_none_of_our_business() -> None:
     assert router.is_responsible(OWN.long_id, key)
 
 
+def test_a_bucket_of_which_hardly_anybody_was_met_is_thin() -> None:
+    rng = random.Random(7)
+    router = table(k=20)
+    everybody = [rng.getrandbits(160) for _ in range(1000)]
+    near = sorted(everybody, key=lambda one: one ^ OWN.long_id)[:60]
+    other_half = [one for one in everybody if (one ^ OWN.long_id).bit_length() == 160]
+    seat_all(router, [contact_at(one) for one in near + other_half[:15]])
+    thin = router.thin_buckets()
+    assert thin  # between those near us and the other half nobody was met
+    for bucket in thin:
+        lower, upper = bucket.range
+        assert sum(lower <= one <= upper for one in everybody) >= 15
+        assert sum(lower <= seat.contact.long_id <= upper for seat in router) < 10
+    assert not any(bucket.range[0] <= other_half[0] <= bucket.range[1] for bucket in thin)
+    assert table(k=20).thin_buckets() == []
+
+
 # --- subnets ---
 
 

@@ -26,7 +26,7 @@ from kademlia.routing import RoutingTable as StockRoutingTable
 from dht_atonce.config import DhtConfig
 from dht_atonce.dht.buckets import ID_BITS, KBucket, Seat, Seating
 from dht_atonce.dht.contact import Contact
-from dht_atonce.dht.density import CROWDED, network_size, radius
+from dht_atonce.dht.density import CROWDED, IDS, network_size, radius
 from dht_atonce.dht.doubts import Doubts
 from dht_atonce.dht.sorted_ids import count_nearer, smallest_subtree
 from dht_atonce.endpoints import subnet
@@ -207,6 +207,16 @@ class RoutingTable(StockRoutingTable):
     def lonely_buckets(self, now: float) -> list[KBucket]:  # type: ignore[override] # is told the time
         """Buckets in which no lookup of ours ended for `refresh_s`."""
         return [b for b in self.buckets if now - b.last_updated >= self._config.refresh_s]
+
+    def thin_buckets(self) -> list[KBucket]:
+        """Buckets in which we know fewer than half as many as would fit, though there are more."""
+        k, nodes, thin = self.ksize, self.nodes, []
+        for bucket in self.buckets:
+            lower, upper = bucket.range
+            first, last = self._span(bucket)
+            if last - first < k // 2 and (upper - lower) / IDS * nodes >= k:
+                thin.append(bucket)
+        return thin
 
     # --- inputs ---
 

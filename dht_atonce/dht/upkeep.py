@@ -8,6 +8,7 @@ import asyncio
 import heapq
 import math
 
+from dht_atonce.dht.buckets import KBucket
 from dht_atonce.dht.contact import Contact
 from dht_atonce.dht.family import FamilyServer
 from dht_atonce.dht.publishing import Publisher
@@ -126,6 +127,9 @@ class Upkeep:
                 # First for those who came when we did; later, to see who of our neighbours is still there.
                 looking = server.bootstrap(server.nearest_to_us()) if self._is_settled else server.look_around()
                 self._tasks.start(looking, "look around")
+                if not self._is_settled:
+                    # On our way here we met those who are near us, and the few who led us.
+                    self._refresh(server, server.router.thin_buckets(), now)
             self._is_settled = True
         self._replicas.hand_over(now)
         for key, own in self._publisher.own.due(now):
@@ -164,10 +168,12 @@ class Upkeep:
         return min(config.refresh_s, max(config.min_look_around_s, quarter_s))
 
     def _refresh_lonely(self, server: FamilyServer, now: float) -> None:
-        if not len(server.router):
-            return
+        if len(server.router):
+            self._refresh(server, server.router.lonely_buckets(now), now)
+
+    def _refresh(self, server: FamilyServer, buckets: list[KBucket], now: float) -> None:
         rng = self._shared.host.rng
-        for bucket in server.router.lonely_buckets(now):
+        for bucket in buckets:
             target = rng.randrange(bucket.range[0], bucket.range[1] + 1)
             # Spread over the interval: a table of many buckets shall not be refreshed in one breath.
             heapq.heappush(self._refreshes, (now + rng.uniform(0, _TIDY_S), server.family, target))
