@@ -3,12 +3,13 @@
 Three things cast doubt on it: time that passed without us (a laptop slept), another address of our own (a network was
 changed), and requests that nobody answers. Then a handful of contacts is *reached* for. If one answers we show
 ourselves again (*return*); if none does the whole ladder is *climbed*. Whoever is out tries both again and again, with
-growing pauses, the cheap one more often. Whoever is in, and knows few others, *visits* the seeds now and then: of a
-small network all may have moved away from where its seeds know them, and then nobody else finds in.
+growing pauses, the cheap one more often. Whoever moved, and knows few others, *visits* the seeds: of a small network
+all may have moved away from where its seeds know them, and then nobody else finds in.
 """
 
 import random
 from enum import Enum
+from math import inf
 
 from dht_atonce.config import StayConfig
 
@@ -87,7 +88,8 @@ class Watchdog:
         self._here: tuple[str | None, ...] | None = None
         self._shown: tuple[object, ...] | None = None
         self._climb_s = self._reach_s = config.backoff_first_s
-        self._climb_at = self._reach_at = self._republish_at = self._visit_at = now
+        self._climb_at = self._reach_at = self._republish_at = now
+        self._visit_at = inf
         self._wait_to_climb(now)
 
     @property
@@ -124,7 +126,8 @@ class Watchdog:
 
     def on_addresses(self, here: tuple[str | None, ...], endpoints: tuple[object, ...], now: float) -> None:
         """This machine's own addresses (None in a family without a way out), and where others can dial us now."""
-        if self._here is not None and here != self._here and any(here):
+        # Of a family in which nobody was known before, nothing was known of our address either.
+        if self._here is not None and len(here) == len(self._here) and here != self._here and any(here):
             self._doubt_it(Doubt.MOVED, now)
         self._here = here
         is_elsewhere = self._shown is not None and bool(endpoints) and endpoints != self._shown
@@ -177,7 +180,7 @@ class Watchdog:
                 self._doubt_it(Doubt.SILENT, now)
                 self._wait_to_reach(now)
             elif known < self._config.visit_below and now >= self._visit_at:
-                self._wait_to_visit(now, self._config.visit_s)
+                self._visit_at = inf
                 return Step.VISIT
             return self._next
         if self._state is _State.OUT and self._is_heard:
@@ -201,15 +204,12 @@ class Watchdog:
             self._next = Step.REACH
 
     def _come_in(self, now: float) -> None:
-        moved = self._doubt is Doubt.MOVED
-        self._wait_to_visit(now, self._config.visit_moved_s if moved else self._config.visit_s)
+        if self._doubt is Doubt.MOVED:
+            self._visit_at = now + self._config.visit_s * self._rng.uniform(0.75, 1.25)
         self._state = _State.IN
         self._doubt = None
         self._failures = 0
         self._climb_s = self._reach_s = self._config.backoff_first_s
-
-    def _wait_to_visit(self, now: float, pause_s: float) -> None:
-        self._visit_at = now + pause_s * self._rng.uniform(0.75, 1.25)
 
     def _wait_to_climb(self, now: float) -> None:
         self._climb_at = now + self._climb_s * self._rng.uniform(0.75, 1.25)

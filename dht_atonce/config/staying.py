@@ -28,11 +28,9 @@ class StayConfig:
     climb_max_s: float = 300.0
     """The longest pause between two rounds of the ladder, seeds included."""
     visit_below: int = 16
-    """With fewer nodes known, all of them may have moved away from where the seeds know them, or there may be another
-    such network: the seeds are visited now and then."""
-    visit_s: float = 1800.0
-    """Between two such visits."""
-    visit_moved_s: float = 2.0
-    """Until one after we moved."""
+    """With fewer nodes known, all of them may have moved away from where the seeds know them: whoever moves visits the
+    seeds."""
+    visit_s: float = 2.0
+    """So long after it is back."""
     republish_s: float = 60.0
     """At least so long between two publishes because others see us at another address."""
