@@ -118,17 +118,19 @@ class Durable:
 
     async def read(self, inbox: Inbox) -> AsyncIterator[Message]:
         """Messages from `inbox` and durable ones, as they come; ends as `inbox.read` does."""
-        receiving, pop = self._receiving, inbox.pop
+        receiving = self._receiving
         while receiving is not None and not self._closed:
-            durable = receiving.take() if receiving.has_ready else None
+            durable = receiving.take()
             if durable is not None:
                 yield durable
-            plain = pop()
-            if plain is not None:
-                yield plain
-            elif durable is None and not receiving.has_ready:  # what there was had expired
-                receiving.arrived.clear()
-                await receiving.arrived.wait()
+            for message in inbox.waiting():
+                yield message
+                if receiving.has_ready:
+                    break  # they take turns
+            else:
+                if durable is None and not receiving.has_ready:
+                    receiving.arrived.clear()
+                    await receiving.arrived.wait()
         async for message in inbox.read():
             yield message
 

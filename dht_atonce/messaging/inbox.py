@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import msgspec
 
@@ -102,22 +102,22 @@ class Inbox:
         self._closed = True
         self._wake()
 
-    def pop(self) -> Message | None:
-        """The next message; None: there is none now."""
+    def waiting(self) -> Iterator[Message]:
+        """The messages that are there, until there is none. Whoever stops before that leaves the others."""
         chunks = self._chunks
-        if not chunks:
-            return None
-        chunk = chunks[0]
-        data = chunk.messages.pop()
-        if not chunk.messages:
-            chunks.popleft()
-            self._count_out(chunk)
-        return Message(chunk.sender, data)
+        while chunks:
+            chunk = chunks[0]
+            sender, messages = chunk.sender, chunk.messages
+            while messages:
+                yield Message(sender, messages.pop())
+            if chunks and chunks[0] is chunk:  # else another reader got to its end
+                chunks.popleft()
+                self._count_out(chunk)
 
     async def read(self) -> AsyncIterator[Message]:
         """All messages, as they come. Several readers share them out."""
         while True:
-            while (message := self.pop()) is not None:
+            for message in self.waiting():
                 yield message
             if self._closed:
                 return
