@@ -144,8 +144,9 @@ class Messenger:
             timeout_s = self._send_timeout_s
         if pair.flushing:
             receipt = outflow.push(data, kind, pair.now + timeout_s)
-            if receipt.index == _HEAD_START and not outflow.has_flight:
-                # The other side has nothing to do: it may work on these while we go on.
+            index = receipt.index
+            if index == self._frame_messages - 1 or (index == _HEAD_START and not outflow.has_flight):
+                # A frame is full, or the other side has nothing to do: it may work on these while we go on.
                 self._flush(pair)
                 pair.flushing = True
             return receipt
