@@ -10,7 +10,7 @@ import os
 import socket
 import struct
 import sys
-from errno import EAGAIN, EINTR
+from errno import EACCES, EAGAIN, EINTR, ENOSYS, EPERM
 from typing import Final
 
 __all__ = ["HEAD_SIZE", "BulkReader", "bulk_reader"]
@@ -59,6 +59,12 @@ class BulkReader:
         """Whether there may be more at once."""
         return len(self.sizes) == _BATCH
 
+    def is_allowed(self) -> bool:
+        """Whether the kernel lets us: some sandboxes know no such call. Reads nothing."""
+        messages, _, flags, timeout = self._call
+        refused = self._receive(self._sock.fileno(), messages, 0, flags, timeout) < 0
+        return not refused or ctypes.get_errno() not in (ENOSYS, EPERM, EACCES)
+
     def read(self) -> bool:
         """Read a batch; False if there is nothing."""
         count = self._receive(self._sock.fileno(), *self._call)
@@ -90,7 +96,8 @@ def bulk_reader(sock: socket.socket) -> BulkReader | None:
     if sys.platform != "linux" or struct.calcsize("P") != 8 or sock.family not in _NAMES:
         return None
     try:
-        return BulkReader(sock)
+        reader = BulkReader(sock)
+        return reader if reader.is_allowed() else None
     except (AttributeError, OSError):
         return None
 

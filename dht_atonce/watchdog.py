@@ -168,7 +168,7 @@ class Watchdog:
         if self._next is Step.REST:
             self._next = self._of_its_own_accord(now, known)
         step, self._next = self._next, Step.REST
-        self._is_busy = step in (Step.REACH, Step.CLIMB, Step.RETURN)
+        self._is_busy = step is not Step.REST
         return step
 
     def _of_its_own_accord(self, now: float, known: int) -> Step:

@@ -222,3 +222,8 @@ def test_a_frame_with_a_byte_changed_is_read_or_refused(
     raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
     with contextlib.suppress(WireError):
         assert isinstance(read_frame(bytes(raw)), Frame)
+
+
+def test_text_in_a_special_is_not_taken_for_the_bytes_that_it_may_stand_for() -> None:
+    with pytest.raises(WireError):
+        read_frame(frame_of([1, 0, "AAAA", b"", 0, 0]))

@@ -61,6 +61,17 @@ def test_what_was_said_to_a_small_network_is_said_again_to_one_four_times_as_lar
     assert ours.deadline() == soon  # it is due already
 
 
+def test_who_cannot_publish_keeps_its_growing_pause_though_the_network_grew() -> None:
+    ours = records()
+    own = ours.put(KEY, sign, 0.0)
+    own.crowd = 1.0
+    for now in (0.0, 10.0, 100.0):
+        ours.on_failed(own, ours.on_publishing(own), now)
+    due = ours.deadline()
+    ours.on_crowd(1000.0, 100.0)
+    assert ours.deadline() == due
+
+
 def test_what_is_due_within_seconds_anyway_is_not_put_off_because_the_network_grew() -> None:
     ours = records()
     own = ours.put(KEY, sign, 0.0)

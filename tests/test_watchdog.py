@@ -239,6 +239,7 @@ def test_who_is_seen_elsewhere_publishes_but_not_all_the_time() -> None:
     assert day.look() is REST  # not known is not elsewhere
     day.addresses(A, (2,))
     assert day.look() is REPUBLISH
+    assert day.done(REPUBLISH, True) is REST
     day.watchdog.on_shown((2,))
     day.addresses(A, (1,))
     assert day.look() is REST
@@ -281,3 +282,14 @@ def test_whatever_happens_it_ends_at_rest_in_a_network_that_answers(
         assert steps < 6
     assert pending is None
     assert day.watchdog.doubt is None
+
+
+def test_while_something_is_tried_nothing_else_is_asked_for() -> None:
+    # Else what is asked for meanwhile would be forgotten when the first one ends.
+    day = Day()
+    day.watchdog.on_shown((1,))
+    day.addresses(A, (2,))
+    assert day.look() is REPUBLISH
+    day.addresses(B)
+    assert day.look() is REST
+    assert day.done(REPUBLISH, True) is REACH

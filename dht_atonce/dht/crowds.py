@@ -34,7 +34,8 @@ def sift(
     """
     known, strangers, unasked, crowded, dropped_bytes = list[int](), list[int](), 0, 0, 0
     for at, head in enumerate(heads):
-        kind = head[1]
+        # Behind what is shorter than a head lies what was there before.
+        kind = head[1] if sizes[at] >= len(head) else None
         if kind == _STRANGER:
             if room > 0 or gate.was_turned_away(places[at], now):
                 room -= 1

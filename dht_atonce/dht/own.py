@@ -145,7 +145,7 @@ class OwnRecords:
         second that a hand-off takes, and some hear of a newcomer before they hold what it should have.
         """
         for own in self._own.values():
-            if crowd >= _GROWN * own.crowd and now + _SOON_S < own.due_at < math.inf:
+            if crowd >= _GROWN * own.crowd and not own.backoff_s and now + _SOON_S < own.due_at < math.inf:
                 self._set_due(own, now + _SOON_S * self._rng.random())
 
     def on_failed(self, own: OwnRecord, generation: int, now: float) -> None:

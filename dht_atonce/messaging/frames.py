@@ -118,7 +118,7 @@ def read_frame(data: bytes) -> Frame:
             raise WireError("a special without a tag")
         if _HELLO <= fields[0] <= _WINDOW:
             try:
-                special = msgspec.convert(fields, Special)
+                special = msgspec.convert(fields, Special, builtin_types=(bytes,))
             except (msgspec.ValidationError, RecursionError) as error:
                 raise WireError(str(error)) from None
             if isinstance(special, Hello) and len(special.yours) not in (0, 8):

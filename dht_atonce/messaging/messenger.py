@@ -330,7 +330,8 @@ class Messenger:
         """A note to oneself needs no link."""
         pair.flushing = False
         outflow = pair.outflow
-        while self.inbox.room(self.id) >= self.config.frame_messages and (run := outflow.take(pair.now)) is not None:
+        enough = min(self._frame_messages, self.config.inbox_messages)
+        while self.inbox.room(self.id) >= enough and (run := outflow.take(pair.now)) is not None:
             messages = [data for data in run.messages if data is not None]
             service = self._services.get(run.kind)
             if service is not None:
