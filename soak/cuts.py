@@ -19,7 +19,7 @@ from dht_atonce.messaging.curve import CurveNet
 from dht_atonce.messaging.messenger import Messenger
 from dht_atonce.records import RecordParser
 
-__all__ = ["Report", "cut_regularly", "far", "redial"]
+__all__ = ["Report", "cut_all", "cut_regularly", "far", "redial"]
 
 NETWORK = NetworkConfig.local_network("cuts")
 LOOPBACK = "127.0.0.1"
@@ -66,6 +66,14 @@ def _open(identity: Identity, other: PeerId, other_address: Address | None) -> E
     return End(messenger, net, messenger.listen(Address(LOOPBACK, 0)).address)
 
 
+def cut_all(net: CurveNet) -> int:
+    """Cut all links that others dialled; gives how many."""
+    connections = [(listener, one) for listener in net._listeners for one in listener._connections.values()]
+    for listener, connection in connections:
+        listener._cut(connection)
+    return len(connections)
+
+
 async def far(every_s: float, each: int) -> None:
     """The receiver: prints its port, then cuts every `every_s` seconds, or after `each` messages, until it is told to
     stop by an empty message; prints its report."""
@@ -73,10 +81,7 @@ async def far(every_s: float, each: int) -> None:
     print(end.address.port, flush=True)
 
     def cut() -> None:
-        for listener in end.net._listeners:
-            for connection in list(listener._connections.values()):
-                listener._cut(connection)
-                report.cuts += 1
+        report.cuts += cut_all(end.net)
 
     async def regularly() -> None:
         while every_s:

@@ -22,6 +22,7 @@ from pathlib import Path
 from dht_atonce import DurableMessage, DurableReceipt, Peer
 from dht_atonce.errors import QueueFull
 from dht_atonce.messaging.curve import CurveNet
+from soak.cuts import cut_all
 
 __all__ = ["Judge", "act", "restart"]
 
@@ -69,9 +70,7 @@ async def work(seed_url: str, profile: str, cut_every_s: float) -> None:
     async with Peer.open(profile, seeds=[seed_url], listen=_HERE) as peer:
         print("ready", peer.id, flush=True)
         cutter = asyncio.create_task(_cut(peer, cut_every_s))
-        together: list[DurableMessage] = []
-        async for batch in _batches(peer):
-            together = batch
+        async for together in _batches(peer):
             sys.stdout.write("".join(f"got {one.id.hex()} {one.data.decode()}\n" for one in together))
             sys.stdout.flush()
             await asyncio.gather(*(one.done() for one in together))
@@ -106,9 +105,7 @@ async def _cut(peer: Peer, every_s: float) -> None:
     assert isinstance(links, CurveNet)
     while every_s:
         await asyncio.sleep(every_s)
-        for listener in links._listeners:
-            for connection in list(listener._connections.values()):
-                listener._cut(connection)
+        cut_all(links)
 
 
 async def act(name: str, args: list[str]) -> None:

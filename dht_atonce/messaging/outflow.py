@@ -199,8 +199,7 @@ class Outflow:
         while flight and (batch := flight[0]).seq0 <= ack:
             settled.append(batch)
             size = len(batch.messages)
-            count = ack - batch.seq0 + 1
-            count = min(count, size)
+            count = min(size, ack - batch.seq0 + 1)
             self.delivered += count - batch.settled
             if batch.withdrawn is not None:
                 self.delivered -= sum(batch.settled <= index < count for index in batch.withdrawn)
