@@ -435,7 +435,7 @@ def link_frames() -> dict[str, list[Vector]]:
         ("hello", frames.Frame(0, 0, 0, [], [hello])),
         ("hello of somebody who remembers", frames.Frame(0, 0, 0, [], [hello_again])),
         ("two messages and an acknowledgement", frames.Frame(0, 7, 41, [b"first", b""], [])),
-        ("of another kind, with one withdrawn", frames.Frame(1, 7, 41, [b"first", None, b"third"], [])),
+        ("of another kind, with one withdrawn", frames.Frame(1, 7, 41, [b"first", None, b"third"], [], True)),
         ("an acknowledgement", frames.Frame(0, 0, 2**64 - 1, [], [])),
         ("what is held behind gaps, and for what there is room", frames.Frame(0, 0, 41, [], [held, window])),
         ("goodbye", frames.Frame(0, 0, 41, [], [bye])),
@@ -449,6 +449,7 @@ def link_frames() -> dict[str, list[Vector]]:
                 "ack": frame.ack,
                 "messages": [None if message is None else message.hex() for message in frame.messages],
                 "specials": [{"type": type(special).__name__, **plain(special)} for special in frame.specials],
+                "unhurried": frame.unhurried,
                 "frame": frames.write_frame(frame).hex(),
             }
             for title, frame in examples
@@ -456,7 +457,7 @@ def link_frames() -> dict[str, list[Vector]]:
         "later frames": [
             {
                 "title": "an appended field, an unknown special, and a known one with an appended field",
-                "frame": encode([0, 7, 41, [b"first"], [[99, "what?"], [2, 2, "see you", *LATER]], *LATER]).hex(),
+                "frame": encode([0, 7, 41, [b"first"], [[99, "what?"], [2, 2, "see you", *LATER]], False, *LATER]).hex(),
                 "same_as": frames.write_frame(frames.Frame(0, 7, 41, [b"first"], [bye])).hex(),
             }
         ],

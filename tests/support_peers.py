@@ -224,9 +224,11 @@ class Wire:
         self.closed = False
         link.start(lambda data: self.heard.append(read_frame(data)), lambda _: setattr(self, "closed", True))
 
-    def say(self, *messages: bytes, seq0: int = 1, ack: int = 0, hello: Hello | None = None) -> None:
+    def say(
+        self, *messages: bytes, seq0: int = 1, ack: int = 0, hello: Hello | None = None, unhurried: bool = False
+    ) -> None:
         specials = [] if hello is None else [hello]
-        self.link.send(write_frame(Frame(0, seq0 if messages else 0, ack, list(messages), specials)))
+        self.link.send(write_frame(Frame(0, seq0 if messages else 0, ack, list(messages), specials, unhurried)))
 
     @property
     def byes(self) -> list[Bye]:

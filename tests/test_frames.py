@@ -69,9 +69,9 @@ def test_a_frame_is_as_specified() -> None:
     # docs/wire.md section 6, spelt out: what another implementation would write.
     hello = Hello(0, b"\x01\x02", b"8 bytes!", 7, 9)
     bye = Bye(ByeCode.GOING_AWAY, "so long")
-    data = write_frame(Frame(0, 3, 5, [b"one", b"", None], [hello, bye, Held([(9, 2)]), Window(77)]))
+    data = write_frame(Frame(0, 3, 5, [b"one", b"", None], [hello, bye, Held([(9, 2)]), Window(77)], unhurried=True))
     specials = [[1, 0, b"\x01\x02", b"8 bytes!", 7, 9], [2, 2, "so long"], [3, [[9, 2]]], [4, 77]]
-    assert data == msgspec.msgpack.encode([0, 3, 5, [b"one", b"", None], specials])
+    assert data == msgspec.msgpack.encode([0, 3, 5, [b"one", b"", None], specials, True])
 
 
 def test_the_largest_message_fits_into_what_a_link_carries() -> None:
@@ -99,8 +99,12 @@ def test_a_special_that_we_do_not_know_is_left_out(tag: int, fields: list[Any]) 
 @given(st.lists(anything, min_size=1, max_size=3))
 def test_fields_that_a_later_minor_version_appends_are_ignored(more: list[Any]) -> None:
     hello = [1, 9, b"record", bytes(8), 1, 2, *more]
-    read = read_frame(encode([0, 1, 2, [b"m"], [hello, [2, 3, "x", *more]], *more]))
-    assert read == Frame(0, 1, 2, [b"m"], [Hello(9, b"record", bytes(8), 1, 2), Bye(3, "x")])
+    read = read_frame(encode([0, 1, 2, [b"m"], [hello, [2, 3, "x", *more]], True, *more]))
+    assert read == Frame(0, 1, 2, [b"m"], [Hello(9, b"record", bytes(8), 1, 2), Bye(3, "x")], unhurried=True)
+
+
+def test_a_frame_that_does_not_say_whether_somebody_waits_is_waited_for() -> None:
+    assert read_frame(encode([0, 1, 2, [b"m"], []])) == Frame(0, 1, 2, [b"m"], [], unhurried=False)
 
 
 # --- what is refused ---

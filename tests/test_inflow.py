@@ -30,6 +30,36 @@ def hear(inflow: Inflow, first: int, count: int, free: Callable[[int], int] = PL
     return [int(data) for one in taken for data in one.messages]
 
 
+# --- acknowledgements ---
+
+
+def test_an_acknowledgement_for_which_nobody_waits_waits_for_seven_more() -> None:
+    inflow = Inflow(CONFIG)
+    late = []
+    for number in range(1, 18):
+        inflow.on_messages(0, number, [b"m"], PLENTY, unhurried=True)
+        assert inflow.ack_due
+        late.append(inflow.ack_is_late)
+        if inflow.ack_is_late:
+            inflow.tell()
+            assert not (inflow.ack_due or inflow.ack_is_late)
+    assert late == ([False] * 7 + [True]) * 2 + [False]
+
+
+def test_an_acknowledgement_does_not_wait_for_what_helps_the_sender() -> None:
+    def is_late(first: int, count: int, free: int = 100, unhurried: bool = True) -> bool:
+        inflow = Inflow(CONFIG, expected=5)
+        inflow.on_messages(0, first, numbers(first, count), room(free), unhurried)
+        assert inflow.ack_due
+        return inflow.ack_is_late
+
+    assert not is_late(5, 3)
+    assert is_late(5, 3, unhurried=False)  # somebody waits
+    assert is_late(6, 3)  # a gap
+    assert is_late(4, 3)  # said before
+    assert is_late(5, 3, free=2)  # no room
+
+
 # --- order ---
 
 

@@ -985,6 +985,50 @@ def test_a_dialled_peer_that_says_nothing_does_not_answer() -> None:
     virtual(main())
 
 
+def test_messages_for_which_nobody_waits_are_acknowledged_together() -> None:
+    async def main() -> None:
+        async with Town() as town:
+            alice, bob = town.person(ALICE), town.stranger(BOB)
+            wire = await bob.dial(alice)
+            wire.say(hello=bob.hello())
+            await until(lambda: wire.hellos)
+            began, before = now(), len(wire.heard)
+            for number in range(1, 5):
+                wire.say(b"%d" % number, seq0=number, unhurried=True)
+                await asyncio.sleep(0.001)
+            await until(lambda: len(wire.heard) > before)
+            assert [frame.ack for frame in wire.heard[before:]] == [4]
+            assert 0.055 <= now() - began <= 0.065
+
+            began = now()
+            wire.say(b"5", seq0=5, unhurried=True)
+            wire.say(b"6", seq0=6)  # somebody waits for this one
+            await until(lambda: wire.heard[-1].ack == 6)
+            assert 0.050 <= now() - began <= 0.060
+            await asyncio.sleep(0.1)
+            assert wire.heard[-1].ack == 6  # and it is said once
+            assert len(wire.heard) == before + 2
+
+    virtual(main())
+
+
+def test_an_acknowledgement_that_waits_goes_along_with_bye() -> None:
+    async def main() -> None:
+        async with Town() as town:
+            alice, bob = town.person(ALICE), town.person(BOB)
+            await alice.send(bob, b"1")
+            (receipt,) = alice.messenger.post_many([bob.id], b"2")
+            while len(bob.got) < 2:
+                await asyncio.sleep(0.001)
+            assert bob.messenger.pair(alice.id).delivery.inflow.ack_due
+            bob.messenger.disconnect(alice.id)
+            await asyncio.sleep(0.026)
+            assert receipt.state is State.DELIVERED
+            assert not alice.messenger.pair(bob.id).is_linked()
+
+    virtual(main())
+
+
 def test_a_second_hello_changes_nothing() -> None:
     async def main() -> None:
         async with Town() as town:

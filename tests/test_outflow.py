@@ -1,5 +1,6 @@
 """The sending half: how messages are packed, what the windows let through, what is sent again, what a receipt says."""
 
+import asyncio
 from dataclasses import replace as changed
 from math import inf
 
@@ -63,6 +64,53 @@ def test_what_is_to_be_given_up_at_another_time_or_is_of_another_kind_travels_by
     for kind, deadline in [(0, inf), (0, inf), (0, 9.0), (1, 9.0), (0, inf)]:
         outflow.push(b"m", kind, deadline)
     assert [(run.kind, len(run.messages)) for run in runs(outflow)] == [(0, 2), (0, 1), (1, 1), (0, 1)]
+
+
+# --- who waits ---
+
+
+def test_an_acknowledgement_may_wait_where_nobody_waits_for_it_and_there_is_much_room() -> None:
+    outflow = Outflow(CONFIG)
+    outflow.on_limit(CONFIG.window_messages)
+    push(outflow, b"1")
+    (run,) = runs(outflow)
+    assert run.unhurried
+    outflow.rewind()
+    assert [run.unhurried for run in runs(outflow)] == [False]  # it was said before
+
+
+def test_an_acknowledgement_is_wanted_at_once_where_somebody_waits_for_it() -> None:
+    async def main() -> None:
+        outflow = Outflow(CONFIG)
+        outflow.on_limit(CONFIG.window_messages)
+        first, _, third = (outflow.push(b"m", kind, inf) for kind in (0, 1, 2))
+        third.batch.is_prompt = True
+        waiting = asyncio.ensure_future(first)
+        await asyncio.sleep(0)
+        assert [run.unhurried for run in runs(outflow)] == [False, True, False]
+        for batch in outflow.on_ack(1):
+            batch.wake()
+        await waiting
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("tight", ["messages", "bytes", "limit"])
+def test_an_acknowledgement_is_wanted_at_once_where_the_window_comes_to_its_end(tight: str) -> None:
+    frames = {"messages": (256, b"m"), "bytes": (1, bytes(CONFIG.window_bytes // 64)), "limit": (256, b"m")}
+    count, data = frames[tight]
+    outflow = Outflow(changed(CONFIG, window_messages=64 * count, frame_bytes=100_000))
+    outflow.on_limit(1 << 20 if tight != "limit" else 32 * count)
+    for _ in range(64):
+        push(outflow, *[data] * count)
+    unhurried = [run.unhurried for run in runs(outflow)]
+    assert len(unhurried) == (32 if tight == "limit" else 63 if tight == "bytes" else 64)
+    turn = unhurried.index(False)
+    assert turn == {"messages": 32, "bytes": 31, "limit": 23}[tight]
+    assert not any(unhurried[turn:])
+
+
+# --- what has left ---
 
 
 def test_nothing_is_added_to_what_has_left() -> None:
@@ -405,7 +453,9 @@ def test_whatever_happens_counts_are_right_and_numbers_go_on(said: list[tuple[st
                 top = max(top, run.seq0 + len(run.messages) - 1)
                 if what == "untake":
                     outflow.untake()
-                    assert outflow.take(now) == run
+                    again = outflow.take(now)
+                    assert again is not None
+                    assert (again.kind, again.seq0, again.messages) == (run.kind, run.seq0, run.messages)
                 if top > before:
                     assert top - outflow.base < max(TINY.window_messages, TINY.frame_messages)
         elif what == "ack":

@@ -436,14 +436,15 @@ def test_frames(vector: dict[str, Any]) -> None:
         if "ranges" in fields:
             fields["ranges"] = [(first, count) for first, count in fields["ranges"]]
         specials.append(SPECIALS[special["type"]](**fields))
-    frame = frames.Frame(vector["kind"], vector["seq0"], vector["ack"], messages, specials)
+    head = vector["kind"], vector["seq0"], vector["ack"]
+    frame = frames.Frame(*head, messages, specials, vector["unhurried"])
     assert frames.write_frame(frame).hex() == vector["frame"]
     assert frames.read_frame(unhex(vector["frame"])) == frame
 
     tags = {"Hello": 1, "Bye": 2, "Held": 3, "Window": 4}
     by_hand = [[tags[s["type"]], *(value for name, value in s.items() if name != "type")] for s in vector["specials"]]
     raw = plain(msgspec.msgpack.decode(unhex(vector["frame"])))
-    assert raw == [vector["kind"], vector["seq0"], vector["ack"], vector["messages"], by_hand]
+    assert raw == [vector["kind"], vector["seq0"], vector["ack"], vector["messages"], by_hand, vector["unhurried"]]
 
 
 @vectors("frames", "later frames")

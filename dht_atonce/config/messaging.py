@@ -48,6 +48,10 @@ class MessagingConfig:
     """So many may be sent to somebody new before it says how much room it has. Part of the protocol."""
     window_step: int = 1024
     """The sender hears of more room when it is so much more, or half of all."""
+    ack_delay_s: float = 0.005
+    """An acknowledgement for which nobody waits may be so late."""
+    ack_frames: int = 8
+    """So many frames are acknowledged together at most."""
     max_held: int = 64
     """Frames that are held behind a gap."""
     max_waiting: int = 65_536

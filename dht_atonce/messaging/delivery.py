@@ -90,7 +90,8 @@ class Delivery:
             outflow.on_held(held.ranges)
         if not frame.messages or frame.seq0 >= _MAX_SEQ:
             return [], settled
-        return self.inflow.on_messages(frame.kind, frame.seq0, frame.messages, room), settled
+        taken = self.inflow.on_messages(frame.kind, frame.seq0, frame.messages, room, frame.unhurried)
+        return taken, settled
 
     # --- drain ---
 
@@ -108,10 +109,10 @@ class Delivery:
             specials.append(Window(limit))
         if ack_due and (held := inflow.held):
             specials.append(Held(held))
-        inflow.ack_due = False
+        inflow.tell()
         if run is None:
             return Frame(0, 0, inflow.ack, [], specials)
-        return Frame(run.kind, run.seq0, inflow.ack, run.messages, specials)
+        return Frame(run.kind, run.seq0, inflow.ack, run.messages, specials, run.unhurried)
 
     def untake_frame(self, frame: Frame) -> None:
         """`frame`, just taken, could not be sent."""

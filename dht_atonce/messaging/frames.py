@@ -54,6 +54,8 @@ class Frame(WireStruct, frozen=True):
     messages: Annotated[list[bytes | None], Meta(max_length=MAX_FRAME_MESSAGES)]
     specials: Annotated[list[Any], Meta(max_length=_MAX_SPECIALS)]
     """`Special`s; of those that were read only the known ones."""
+    unhurried: bool = False
+    """Nobody waits for the acknowledgement of these messages: it may come some milliseconds later, with others."""
 
 
 class Hello(WireStruct, tag=_HELLO, frozen=True):
@@ -124,4 +126,4 @@ def read_frame(data: bytes) -> Frame:
             if isinstance(special, Hello) and len(special.yours) not in (0, 8):
                 raise WireError("an incarnation has 8 bytes")
             specials.append(special)
-    return Frame(frame.kind, frame.seq0, frame.ack, frame.messages, specials)
+    return Frame(frame.kind, frame.seq0, frame.ack, frame.messages, specials, frame.unhurried)

@@ -27,13 +27,17 @@ class Inflow:
     room is not taken, so it is not acknowledged and comes again.
     """
 
-    __slots__ = ("_config", "_held", "_held_bytes", "ack_due", "expected", "told")
+    __slots__ = ("_config", "_held", "_held_bytes", "_untold", "ack_due", "ack_is_late", "expected", "told")
 
     def __init__(self, config: MessagingConfig, expected: int = 1) -> None:
         self._config = config
         self.expected = expected
         self.ack_due = False
         """Something came that the sender has to hear of."""
+        self.ack_is_late = False
+        """And at once."""
+        self._untold = 0
+        """Frames of which the sender has not heard."""
         self._held: dict[int, tuple[int, Messages]] = {}
         """By first number: kind and messages that came before those in front of them."""
         self._held_bytes = 0
@@ -52,14 +56,20 @@ class Inflow:
             return []
         return [(first, len(messages)) for first, (_, messages) in sorted(self._held.items())[:16]]
 
-    def on_messages(self, kind: int, seq0: int, messages: Messages, room: Room) -> list[Taken]:
+    def on_messages(
+        self, kind: int, seq0: int, messages: Messages, room: Room, unhurried: bool = False
+    ) -> list[Taken]:
         """Messages came, with numbers from `seq0` on."""
         if not messages:
             return []
         self.ack_due = True
         if seq0 == self.expected and not self._held and len(messages) <= room(kind) and None not in messages:
             self.expected = seq0 + len(messages)  # all but always
+            self._untold += 1
+            if not unhurried or self._untold >= self._config.ack_frames:
+                self.ack_is_late = True
             return [Taken(kind, messages)]  # type: ignore[arg-type]
+        self.ack_is_late = True  # a gap, a repetition, or no room: the sender can do something about it
         if seq0 > self.expected:
             self._hold(kind, seq0, messages)
             return []
@@ -82,9 +92,14 @@ class Inflow:
         self.told = limit
         return limit
 
+    def tell(self) -> None:
+        """The sender is told now."""
+        self.ack_due = self.ack_is_late = False
+        self._untold = 0
+
     def untell(self) -> None:
         """What was last said may not have been heard: it is to be said again."""
-        self.ack_due = True
+        self.ack_due = self.ack_is_late = True
         self.told = self.expected - 1
 
     def skip_to(self, base: int) -> None:

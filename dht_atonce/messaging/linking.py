@@ -258,7 +258,9 @@ class Linking:
         peer_link.link.send(write_frame(Frame(0, 0, 0, [], [hello])))
 
     def _bye(self, peer_link: PeerLink, code: int, text: str) -> None:
-        peer_link.link.send(write_frame(Frame(0, 0, 0, [], [Bye(code, text)])))
+        # An acknowledgement may be waiting for others; it goes along.
+        ack = peer_link.pair.delivery.inflow.ack if peer_link.pair is not None else 0
+        peer_link.link.send(write_frame(Frame(0, 0, ack, [], [Bye(code, text)])))
         self._end(peer_link, _ENDED.get(code, Ended.BROKEN))
 
     def _end(self, peer_link: PeerLink, ended: Ended) -> None:
@@ -305,6 +307,8 @@ class Linking:
             return
         for special in frame.specials:
             if isinstance(special, Bye):
+                if peer_link.pair is not None:
+                    self._keeper.on_frame(peer_link.pair, frame)
                 self._on_bye(peer_link, special)
                 return
             if isinstance(special, Hello):

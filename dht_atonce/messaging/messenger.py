@@ -77,6 +77,8 @@ class Messenger:
         """The one to whom something was posted last; None when we are closed."""
         self._unflushed: deque[Pair] = deque()
         """Those with something to say at the end of this turn of the loop."""
+        self._unhurried: list[Pair] = []
+        """Those whose acknowledgements wait for others."""
         self._now = 0.0
         """When the first of them got something to say."""
         self._loop = asyncio.get_running_loop()
@@ -156,6 +158,7 @@ class Messenger:
         if pair.link is None:
             self._reach(pair)
         elif is_alone:
+            receipt.batch.is_prompt = True  # whoever sends one may well wait for it
             self._flush(pair)  # nothing else is on its way, nor is it likely that company comes in this turn
         else:
             self._flush_soon(pair)
@@ -299,8 +302,16 @@ class Messenger:
             for batch in settled:
                 if batch.waiters:
                     batch.wake()
-        if not pair.flushing and (delivery.inflow.ack_due or outflow.is_due):
+        if pair.flushing:
+            return
+        inflow = delivery.inflow
+        if inflow.ack_is_late or outflow.is_due:
             self._flush_soon(pair)
+        elif inflow.ack_due and not pair.ack_waits:
+            pair.ack_waits = True
+            if not self._unhurried:
+                self._loop.call_later(self.config.ack_delay_s, self._flush_unhurried)
+            self._unhurried.append(pair)
 
     # --- inside ---
 
@@ -413,6 +424,14 @@ class Messenger:
                 break
         if outflow.deadline < pair.timer_at:
             self._arm(pair)
+
+    def _flush_unhurried(self) -> None:
+        """Acknowledgements have waited for long enough."""
+        unhurried, self._unhurried = self._unhurried, []
+        for pair in unhurried:
+            pair.ack_waits = False
+            if pair.delivery.inflow.ack_due:
+                self._flush_soon(pair)
 
     def _retry(self, pair: Pair) -> None:
         pair.retry = None

@@ -33,6 +33,8 @@ class Run(msgspec.Struct, frozen=True, gc=False):
     kind: int
     seq0: int
     messages: list[bytes | None]
+    unhurried: bool = False
+    """Their acknowledgement may wait for others."""
 
 
 class Outflow:
@@ -276,7 +278,8 @@ class Outflow:
             self._next_seq = seq0 + count
             flight.append(batch)
             self._flight_bytes += batch.size
-            run = Run(batch.kind, seq0, batch.messages)
+            unhurried = not (batch.is_prompt or batch.waiters or self._is_tight())
+            run = Run(batch.kind, seq0, batch.messages, unhurried)
             cursor += 1
         self._cursor = cursor
         if self._retransmit_at is None and (cursor or waiting):
@@ -300,6 +303,15 @@ class Outflow:
             return True
         in_flight = self._next_seq - self.base
         return in_flight + count <= config.window_messages and self._flight_bytes + batch.size <= config.window_bytes
+
+    def _is_tight(self) -> bool:
+        """Whether the window may come to its end before an acknowledgement that is late."""
+        config, next_seq = self._config, self._next_seq
+        return (
+            next_seq - self.base > config.window_messages // 2
+            or self._flight_bytes > config.window_bytes // 2
+            or self._limit - next_seq < config.window_messages // 8
+        )
 
     def _be_patient(self) -> None:
         """The other side gave a sign of life."""

@@ -33,6 +33,7 @@ class Pair:
     """The delivery with one peer, and the link over which it runs."""
 
     __slots__ = (
+        "ack_waits",
         "delivery",
         "dial_task",
         "flushing",
@@ -63,6 +64,8 @@ class Pair:
         self.spare: PeerLink | None = None
         """A second one, when both of us dialled in the same moment: it will be closed."""
         self.dial_task: asyncio.Task[None] | None = None
+        self.ack_waits = False
+        """Whether an acknowledgement waits for others."""
         self.flushing = False
         self.now = 0.0
         """When something to be flushed came first since the last flush; monotonic seconds."""

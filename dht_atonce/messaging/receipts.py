@@ -55,6 +55,8 @@ class Batch(msgspec.Struct, eq=False):
     seq0: int = 0
     """The first message's sequence number, once it was sent."""
     was_sent: bool = False
+    is_prompt: bool = False
+    """Its acknowledgement is waited for, though there may be no waiter yet."""
     settled: int = 0
     held: bool = False
     """The receiver holds all of it, behind a gap."""
