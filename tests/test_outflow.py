@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import replace as changed
 from math import inf
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given
@@ -10,8 +11,8 @@ from hypothesis import strategies as st
 
 from dht_atonce.config import MessagingConfig
 from dht_atonce.errors import DeliveryUnknown, NotAccepted, PeerOffline
-from dht_atonce.messaging.outflow import MESSAGE_OVERHEAD, Outflow, Run
-from dht_atonce.messaging.receipts import Receipt, State
+from dht_atonce.messaging.outflow import MESSAGE_OVERHEAD, Outflow
+from dht_atonce.messaging.receipts import Batch, Receipt, State
 
 CONFIG = MessagingConfig()
 OFFLINE = (PeerOffline, "gone fishing")
@@ -25,12 +26,29 @@ def numbers(count: int, first: int = 0) -> list[bytes]:
     return [b"%d" % n for n in range(first, first + count)]
 
 
-def runs(outflow: Outflow, now: float = 0.0) -> list[Run]:
+class Run(NamedTuple):
+    """What one frame carries."""
+
+    kind: int
+    seq0: int
+    messages: list[bytes | None]
+
+    @classmethod
+    def of(cls, batch: Batch) -> "Run":
+        return cls(batch.kind, batch.seq0 + batch.settled, batch.messages[batch.settled :])
+
+
+def batches(outflow: Outflow, now: float = 0.0) -> list[Batch]:
     """All that is to be sent now."""
     taken = []
-    while (run := outflow.take(now)) is not None:
-        taken.append(run)
+    while (batch := outflow.take(now)) is not None:
+        taken.append(batch)
     return taken
+
+
+def runs(outflow: Outflow, now: float = 0.0) -> list[Run]:
+    """The same as it is put into frames."""
+    return [Run.of(batch) for batch in batches(outflow, now)]
 
 
 def spans(outflow: Outflow, now: float = 0.0) -> list[tuple[int, int]]:
@@ -73,10 +91,9 @@ def test_an_acknowledgement_may_wait_where_nobody_waits_for_it_and_there_is_much
     outflow = Outflow(CONFIG)
     outflow.on_limit(CONFIG.window_messages)
     push(outflow, b"1")
-    (run,) = runs(outflow)
-    assert run.unhurried
+    assert [batch.unhurried for batch in batches(outflow)] == [True]
     outflow.rewind()
-    assert [run.unhurried for run in runs(outflow)] == [False]  # it was said before
+    assert [batch.unhurried for batch in batches(outflow)] == [False]  # it was said before
 
 
 def test_an_acknowledgement_is_wanted_at_once_where_somebody_waits_for_it() -> None:
@@ -87,7 +104,7 @@ def test_an_acknowledgement_is_wanted_at_once_where_somebody_waits_for_it() -> N
         third.batch.is_prompt = True
         waiting = asyncio.ensure_future(first)
         await asyncio.sleep(0)
-        assert [run.unhurried for run in runs(outflow)] == [False, True, False]
+        assert [batch.unhurried for batch in batches(outflow)] == [False, True, False]
         for batch in outflow.on_ack(1):
             batch.wake()
         await waiting
@@ -103,7 +120,7 @@ def test_an_acknowledgement_is_wanted_at_once_where_the_window_comes_to_its_end(
     outflow.on_limit(1 << 20 if tight != "limit" else 32 * count)
     for _ in range(64):
         push(outflow, *[data] * count)
-    unhurried = [run.unhurried for run in runs(outflow)]
+    unhurried = [batch.unhurried for batch in batches(outflow)]
     assert len(unhurried) == (32 if tight == "limit" else 63 if tight == "bytes" else 64)
     turn = unhurried.index(False)
     assert turn == {"messages": 32, "bytes": 31, "limit": 23}[tight]
@@ -327,7 +344,9 @@ def test_a_run_that_could_not_be_sent_is_taken_again() -> None:
     outflow.take(0.0)
     second = outflow.take(0.0)
     outflow.untake()
-    assert outflow.take(0.0) == second == Run(0, 2, [b"2"])
+    assert outflow.take(0.0) is second
+    assert second is not None
+    assert Run.of(second) == Run(0, 2, [b"2"])
 
 
 # --- nobody waits any more ---
@@ -446,8 +465,9 @@ def test_whatever_happens_counts_are_right_and_numbers_go_on(said: list[tuple[st
             receipts += push(outflow, bytes(number), deadline=now + 1 + number % 3 if number % 2 else inf)
         elif what in ("take", "untake"):
             before = top
-            run = outflow.take(now)
-            if run is not None:
+            batch = outflow.take(now)
+            if batch is not None:
+                run = Run.of(batch)
                 assert outflow.base <= run.seq0 <= top + 1
                 assert len(run.messages) <= TINY.frame_messages
                 top = max(top, run.seq0 + len(run.messages) - 1)
@@ -455,7 +475,7 @@ def test_whatever_happens_counts_are_right_and_numbers_go_on(said: list[tuple[st
                     outflow.untake()
                     again = outflow.take(now)
                     assert again is not None
-                    assert (again.kind, again.seq0, again.messages) == (run.kind, run.seq0, run.messages)
+                    assert Run.of(again) == run
                 if top > before:
                     assert top - outflow.base < max(TINY.window_messages, TINY.frame_messages)
         elif what == "ack":

@@ -99,20 +99,21 @@ class Delivery:
         """The next frame to send, None if there is none. Acknowledgements and the `room` that we have (None: as told)
         ride along or go alone."""
         inflow = self.inflow
-        run = self.outflow.take(now)
+        batch = self.outflow.take(now)
         limit = inflow.limit(room) if room is not None else None
-        ack_due = inflow.ack_due
-        if run is None and not ack_due and limit is None:
+        specials: list[Held | Window] = [] if limit is None else [Window(limit)]
+        if inflow.ack_due:
+            if inflow.behind_gap:
+                specials.append(Held(inflow.held))
+            inflow.tell()
+        elif batch is None and limit is None:
             return None
-        specials: list[Held | Window] = []
-        if limit is not None:
-            specials.append(Window(limit))
-        if ack_due and (held := inflow.held):
-            specials.append(Held(held))
-        inflow.tell()
-        if run is None:
-            return Frame(0, 0, inflow.ack, [], specials)
-        return Frame(run.kind, run.seq0, inflow.ack, run.messages, specials, run.unhurried)
+        ack = inflow.expected - 1
+        if batch is None:
+            return Frame(0, 0, ack, [], specials)
+        settled = batch.settled
+        messages = batch.messages[settled:] if settled else batch.messages
+        return Frame(batch.kind, batch.seq0 + settled, ack, messages, specials, batch.unhurried)
 
     def untake_frame(self, frame: Frame) -> None:
         """`frame`, just taken, could not be sent."""

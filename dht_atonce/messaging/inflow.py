@@ -27,7 +27,7 @@ class Inflow:
     room is not taken, so it is not acknowledged and comes again.
     """
 
-    __slots__ = ("_config", "_held", "_held_bytes", "_untold", "ack_due", "ack_is_late", "expected", "told")
+    __slots__ = ("_config", "_held_bytes", "_untold", "ack_due", "ack_is_late", "expected", "behind_gap", "told")
 
     def __init__(self, config: MessagingConfig, expected: int = 1) -> None:
         self._config = config
@@ -38,8 +38,8 @@ class Inflow:
         """And at once."""
         self._untold = 0
         """Frames of which the sender has not heard."""
-        self._held: dict[int, tuple[int, Messages]] = {}
-        """By first number: kind and messages that came before those in front of them."""
+        self.behind_gap: dict[int, tuple[int, Messages]] = {}
+        """What is held, by first number: kind and messages."""
         self._held_bytes = 0
         self.told = expected - 1 + config.first_window
         """The highest number for which the sender was told that there is room."""
@@ -52,9 +52,7 @@ class Inflow:
     @property
     def held(self) -> list[tuple[int, int]]:
         """(first, count) of what waits behind gaps, at most 16 of them."""
-        if not self._held:
-            return []
-        return [(first, len(messages)) for first, (_, messages) in sorted(self._held.items())[:16]]
+        return [(first, len(messages)) for first, (_, messages) in sorted(self.behind_gap.items())[:16]]
 
     def on_messages(
         self, kind: int, seq0: int, messages: Messages, room: Room, unhurried: bool = False
@@ -63,7 +61,7 @@ class Inflow:
         if not messages:
             return []
         self.ack_due = True
-        if seq0 == self.expected and not self._held and len(messages) <= room(kind) and None not in messages:
+        if seq0 == self.expected and not self.behind_gap and len(messages) <= room(kind) and None not in messages:
             self.expected = seq0 + len(messages)  # all but always
             self._untold += 1
             if not unhurried or self._untold >= self._config.ack_frames:
@@ -75,12 +73,12 @@ class Inflow:
             return []
         taken: list[Taken] = []
         self._take(kind, seq0, messages, room, taken)
-        while self._held and (first := min(self._held)) <= self.expected:
-            kind, messages = self._held[first]
+        while self.behind_gap and (first := min(self.behind_gap)) <= self.expected:
+            kind, messages = self.behind_gap[first]
             self._take(kind, first, messages, room, taken)
             if self.expected < first + len(messages):
                 break  # no room: it was named to the sender, so it is kept
-            self._held_bytes -= _size(self._held.pop(first)[1])
+            self._held_bytes -= _size(self.behind_gap.pop(first)[1])
         return taken
 
     def limit(self, room: int) -> int | None:
@@ -110,7 +108,7 @@ class Inflow:
 
     def restart(self) -> None:
         """The sender is a new process: numbers begin at 1 again."""
-        self._held.clear()
+        self.behind_gap.clear()
         self._held_bytes = 0
         self.expected = 1
         self.told = self._config.first_window
@@ -134,16 +132,16 @@ class Inflow:
     def _hold(self, kind: int, seq0: int, messages: Messages) -> None:
         size = _size(messages)
         if (
-            seq0 not in self._held
-            and len(self._held) < self._config.max_held
+            seq0 not in self.behind_gap
+            and len(self.behind_gap) < self._config.max_held
             and self._held_bytes + size <= self._config.window_bytes
         ):
-            self._held[seq0] = (kind, messages)
+            self.behind_gap[seq0] = (kind, messages)
             self._held_bytes += size
 
     def _forget_old(self) -> None:
-        for first in [first for first, (_, messages) in self._held.items() if first + len(messages) <= self.expected]:
-            self._held_bytes -= _size(self._held.pop(first)[1])
+        for first in [first for first, (_, messages) in self.behind_gap.items() if first + len(messages) <= self.expected]:
+            self._held_bytes -= _size(self.behind_gap.pop(first)[1])
 
 
 def _size(messages: Messages) -> int:

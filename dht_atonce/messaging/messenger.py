@@ -342,12 +342,12 @@ class Messenger:
         pair.flushing = False
         outflow = pair.outflow
         enough = min(self._frame_messages, self.config.inbox_messages)
-        while self.inbox.room(self.id) >= enough and (run := outflow.take(pair.now)) is not None:
-            messages = [data for data in run.messages if data is not None]
-            service = self._services.get(run.kind)
+        while self.inbox.room(self.id) >= enough and (batch := outflow.take(pair.now)) is not None:
+            messages = [data for data in batch.messages if data is not None]
+            service = self._services.get(batch.kind)
             if service is not None:
                 service.take(self.id, messages)
-            self._wake(outflow.on_ack(run.seq0 + len(run.messages) - 1))
+            self._wake(outflow.on_ack(batch.seq0 + len(batch.messages) - 1))
             outflow.on_limit(outflow.base - 1 + self.config.window_messages)
         if outflow.queued:
             self._press(pair)

@@ -13,28 +13,16 @@ from itertools import islice
 from math import inf
 from typing import Final
 
-import msgspec
-
 from dht_atonce.config import MessagingConfig
 from dht_atonce.errors import DeliveryUnknown, PeerOffline
 from dht_atonce.messaging.receipts import Batch, Receipt, Why
 
-__all__ = ["MESSAGE_OVERHEAD", "Outflow", "Run"]
+__all__ = ["MESSAGE_OVERHEAD", "Outflow"]
 
 MESSAGE_OVERHEAD: Final = 5
 """What msgpack adds to a message, at most."""
 _TOO_LATE: Final = (PeerOffline, "it could not be sent in its time")
 _UNANSWERED: Final = (DeliveryUnknown, "it was not acknowledged in its time")
-
-
-class Run(msgspec.Struct, frozen=True, gc=False):
-    """Messages of one kind with consecutive sequence numbers: what one frame carries. None: withdrawn."""
-
-    kind: int
-    seq0: int
-    messages: list[bytes | None]
-    unhurried: bool = False
-    """Their acknowledgement may wait for others."""
 
 
 class Outflow:
@@ -255,18 +243,19 @@ class Outflow:
 
     # --- drain ---
 
-    def take(self, now: float) -> Run | None:
-        """What to send next over the present link; None: nothing, or nothing that the window lets through."""
+    def take(self, now: float) -> Batch | None:
+        """What to send next over the present link, from its `settled` on; None: nothing, or nothing that the window
+        lets through."""
         flight, cursor, waiting = self._flight, self._cursor, self._waiting
         sent = len(flight)
         while cursor < sent and flight[cursor].held:
             cursor += 1
-        run = None
+        batch = None
         if self._probing and cursor:
             pass
         elif cursor < sent:
             batch = flight[cursor]
-            run = Run(batch.kind, batch.seq0 + batch.settled, batch.messages[batch.settled :])
+            batch.unhurried = False
             cursor += 1
         elif waiting and self._fits(waiting[0]):
             batch = waiting.popleft()
@@ -278,16 +267,15 @@ class Outflow:
             self._next_seq = seq0 + count
             flight.append(batch)
             self._flight_bytes += batch.size
-            unhurried = not (batch.is_prompt or batch.waiters or self._is_tight())
-            run = Run(batch.kind, seq0, batch.messages, unhurried)
+            batch.unhurried = not (batch.is_prompt or batch.waiters or self._is_tight())
             cursor += 1
         self._cursor = cursor
         if self._retransmit_at is None and (cursor or waiting):
             self._retransmit_at = now + self._retransmit_s
-        return run
+        return batch
 
     def untake(self) -> None:
-        """The last run taken could not be sent: it will be taken again."""
+        """The last batch taken could not be sent: it will be taken again."""
         self._cursor -= 1
 
     # --- inside ---

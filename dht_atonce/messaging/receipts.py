@@ -57,6 +57,8 @@ class Batch(msgspec.Struct, eq=False):
     was_sent: bool = False
     is_prompt: bool = False
     """Its acknowledgement is waited for, though there may be no waiter yet."""
+    unhurried: bool = False
+    """When it was sent last, its acknowledgement could wait for others."""
     settled: int = 0
     held: bool = False
     """The receiver holds all of it, behind a gap."""
