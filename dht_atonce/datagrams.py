@@ -146,7 +146,11 @@ class _UdpSocket:
                 continue  # as above
             places = bulk.places()
             for at in sift(bulk.heads(), places, bulk.sizes):
-                self._on_datagram(bulk.datagram(at), _address_at(places[at]))
+                try:
+                    self._on_datagram(bulk.datagram(at), _address_at(places[at]))
+                except Exception as error:  # the others are read already, and would be lost with it
+                    context = {"message": "a callback for datagrams failed", "exception": error}
+                    self._loop.call_exception_handler(context)
                 if self._closed:
                     return True
             if not bulk.was_full or monotonic() > until:

@@ -1,9 +1,13 @@
 """Real UDP behind the datagram seam, on 127.0.0.1 and ::1."""
 
 import asyncio
+import ctypes
+import errno
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -190,6 +194,38 @@ async def test_nothing_of_a_crowd_comes_after_close(sockets: OpenSocket) -> None
     alice.send(b"last", echo.address)
     await to_alice.next()
     assert len(came) == 20
+
+
+@needs_bulk
+async def test_a_callback_that_fails_loses_nothing_else_of_a_crowd(sockets: OpenSocket) -> None:
+    came, problems = Inbox(), list[Any]()
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: problems.append(context["exception"]))
+
+    def take(data: bytes, source: Address) -> None:
+        if data == b"20":
+            raise ArithmeticError(data)
+        came(data, source)
+
+    alice, bob = sockets("127.0.0.1", Inbox()), sockets("127.0.0.1", take)
+    sift_crowds(bob, lambda heads, *_: range(len(heads)))
+    for number in range(60):
+        alice.send(b"%d" % number, bob.address)
+    numbers = [int((await came.next())[0]) for _ in range(59)]
+    assert numbers == [number for number in range(60) if number != 20]
+    assert [repr(problem) for problem in problems] == ["ArithmeticError(b'20')"]
+
+
+@needs_bulk
+@pytest.mark.parametrize("refusal", [errno.ENOSYS, errno.EPERM, errno.EACCES])
+def test_where_the_kernel_refuses_the_call_there_is_no_reader(refusal: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> int:
+        ctypes.set_errno(refusal)
+        return -1
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        assert bulk_reader(sock) is not None
+        monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: SimpleNamespace(recvmmsg=refuse))
+        assert bulk_reader(sock) is None
 
 
 @needs_bulk

@@ -504,9 +504,12 @@ async def test_of_a_crowd_is_read_what_has_a_proof_or_is_waited_for_then_who_ask
         "dht.unasked": 2,
         "dht.over_waiting": 28,
     }
+    # What is shorter than a head has another's bytes behind it: it is judged where everything is.
+    assert protocol(node).sift([spoofed[:34]] * 2, [HOME] * 2, [33, 0]) == [0, 1]
     # As many wait as can, and one of those who had to go comes again: it is read, and gets a cookie.
     for number in range(16 + 256):
         protocol(node).datagram_received(spoofed, Address(public_ip(number), 4000))
+    assert protocol(node).sift([spoofed[:34]] * 2, [HOME] * 2, [34, 33]) == [1]  # there is no room for a whole one
     assert protocol(node).sift(*zip(*[(*crowd[271], 100), (*crowd[299], 100)], strict=True)) == [1]  # type: ignore[arg-type]
     protocol(node).datagram_received(spoofed, Address(public_ip(299), 4000))
     assert node.counters["dht.cookies"] == 1

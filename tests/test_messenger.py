@@ -1118,6 +1118,27 @@ def test_while_nobody_reads_little_is_sent() -> None:
     virtual(main())
 
 
+def test_who_was_told_of_more_room_than_there_was_hears_when_there_is_some() -> None:
+    # Rooms are counted in messages of the size that came before; then larger ones come.
+    async def main() -> None:
+        async with Town() as town:
+            alice = town.person(ALICE)
+            bob = town.person(BOB, config=replace(CONFIG, inbox_bytes=1_000_000), reads=False)
+            receipts = [alice.messenger.post(bob.id, bytes(50_000), 600.0) for _ in range(200)]
+            waits, count = [], 0
+            began = now()
+            async for _ in bob.messenger.messages():
+                waits.append(now() - began)
+                await asyncio.sleep(0.02)
+                began, count = now(), count + 1
+                if count == len(receipts):
+                    break
+            assert bob.counters["messaging.not_taken"] > 0
+            assert max(waits[1:]) < 0.15  # not until the sender looks again by itself
+
+    virtual(main())
+
+
 # --- bad weather ---
 
 

@@ -290,6 +290,19 @@ def test_who_says_that_he_has_more_room_is_sent_again_what_found_none() -> None:
     assert spans(outflow, 1.1) == [(1, 2), (3, 2)]
 
 
+def test_so_it_is_if_he_had_said_too_much_before() -> None:
+    outflow = Outflow(changed(CONFIG, frame_messages=2))
+    outflow.on_limit(5000)
+    push(outflow, *numbers(4))
+    runs(outflow)
+    outflow.on_limit(4)
+    assert spans(outflow) == []  # it may yet be acknowledged
+    outflow.on_timer(1.0)
+    assert spans(outflow, 1.0) == [(1, 2)]
+    outflow.on_limit(4)
+    assert spans(outflow, 1.1) == [(1, 2), (3, 2)]
+
+
 def test_an_answer_makes_it_patient_again() -> None:
     outflow = Outflow(CONFIG)
     push(outflow, b"m")

@@ -297,6 +297,9 @@ class Messenger:
                 self.counters["messaging.unknown_kind"] += len(one.messages)
         if frame.messages and frame.seq0 <= (expected := delivery.inflow.expected) < frame.seq0 + len(frame.messages):
             self.counters["messaging.not_taken"] += frame.seq0 + len(frame.messages) - expected
+            # It was told of room that others, or larger messages, took meanwhile: it hears when there is room again.
+            delivery.inflow.untell()
+            self._press(pair)
         if settled:
             self.counters["messaging.delivered"] += outflow.delivered - before
             for batch in settled:

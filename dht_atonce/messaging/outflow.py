@@ -216,11 +216,13 @@ class Outflow:
                     batch.held = True
 
     def on_limit(self, limit: int) -> None:
-        """The receiver has room for numbers up to `limit`."""
-        if limit > self._limit:
+        """The receiver has room for numbers up to `limit`. One that is no higher than what it said before is news too:
+        what it said turned out to be wrong."""
+        is_higher = limit > self._limit
+        if is_higher:
             self._limit = limit
-            if self._probing or not self._flight:
-                self.rewind()  # what found no room may find it now
+        if self._probing or (is_higher and not self._flight):
+            self.rewind()  # what found no room may find it now
 
     def skip_to(self, base: int) -> None:
         """The receiver expects `base` though we know of nothing sent: we had forgotten the pair, it had not."""
