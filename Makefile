@@ -50,7 +50,7 @@ demo: $(STAMP) ## Show a network at work on this machine
 
 .PHONY: test
 test: $(STAMP) ## Run all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 # Coverage-guided where atheris can be had (Linux); else structured mutants alone.
 TIME ?= 600

@@ -431,6 +431,7 @@ def link_frames() -> dict[str, list[Vector]]:
     bye = frames.Bye(frames.ByeCode.GOING_AWAY, "see you")
     held = frames.Held([(44, 256), (556, 3)])
     window = frames.Window(1065)
+    later_specials = [[99, "what?"], [2, 2, "see you", *LATER]]
     examples = [
         ("hello", frames.Frame(0, 0, 0, [], [hello])),
         ("hello of somebody who remembers", frames.Frame(0, 0, 0, [], [hello_again])),
@@ -457,7 +458,7 @@ def link_frames() -> dict[str, list[Vector]]:
         "later frames": [
             {
                 "title": "an appended field, an unknown special, and a known one with an appended field",
-                "frame": encode([0, 7, 41, [b"first"], [[99, "what?"], [2, 2, "see you", *LATER]], False, *LATER]).hex(),
+                "frame": encode([0, 7, 41, [b"first"], later_specials, False, *LATER]).hex(),
                 "same_as": frames.write_frame(frames.Frame(0, 7, 41, [b"first"], [bye])).hex(),
             }
         ],

@@ -42,7 +42,7 @@ def test_an_acknowledgement_for_which_nobody_waits_waits_for_seven_more() -> Non
         late.append(inflow.ack_is_late)
         if inflow.ack_is_late:
             inflow.tell()
-            assert not (inflow.ack_due or inflow.ack_is_late)
+            assert (inflow.ack_due, inflow.ack_is_late) == (False, False)
     assert late == ([False] * 7 + [True]) * 2 + [False]
 
 

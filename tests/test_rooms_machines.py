@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -136,22 +137,30 @@ def test_what_is_held_and_whom_we_know_is_bounded() -> None:
 # --- the tree ---
 
 
+def winner(_: int) -> int:
+    """The lot of a message that may prune whatever is under way beside it."""
+    return 0
+
+
 class Net:
     """Members of a tree; messages take one step each."""
 
-    def __init__(self, size: int, edges: list[tuple[int, int]]) -> None:
-        self.nodes = [Plumtree[int, int](CONFIG, random.Random(n)) for n in range(size)]
+    def __init__(self, size: int, edges: list[tuple[int, int]], lot: Callable[[int], int] = winner) -> None:
+        self.nodes = [Plumtree[int, int](CONFIG, random.Random(n), lot) for n in range(size)]
         self.got: list[dict[int, None]] = [{} for _ in range(size)]
         self.deaf: set[int] = set()
-        self.duplicates = 0
+        self.duplicates = self.grafts = 0
         self.now = 0.0
         self.queue: list[tuple[int, int, str, Any]] = []
         for one, other in edges:
             self.nodes[one].on_up(other)
             self.nodes[other].on_up(one)
 
-    def say(self, author: int, number: int) -> None:
-        self._new(author, number, None)
+    def say(self, author: int, *numbers: int) -> None:
+        """One after the other; several: at once, by members in a row."""
+        for number in numbers:
+            self._new(author, number, None)
+            author = (author + 1) % len(self.nodes)
         self.run()
 
     def run(self) -> None:
@@ -180,6 +189,7 @@ class Net:
         elif what == "prune":
             node.on_prune(source)
         elif what == "graft":
+            self.grafts += 1
             node.on_graft(source)
             if at not in self.deaf:
                 self.queue += [(at, source, "say", [n]) for n in numbers if n in self.got[at]]
@@ -187,7 +197,7 @@ class Net:
             self._new(at, numbers[0], source)
         else:
             self.duplicates += 1
-            if node.on_duplicate(source):
+            if node.on_duplicate(numbers[0], source, self.now):
                 self.queue.append((at, source, "prune", []))
 
 
@@ -228,6 +238,42 @@ def test_a_neighbour_that_goes_is_made_up_for(graph: tuple[int, list[tuple[int, 
     assert all(1 in got for at, got in enumerate(net.got) if at != gone)
 
 
+def test_of_messages_that_are_under_way_at_once_one_prunes_and_the_tree_stays_whole() -> None:
+    def grafts_and_duplicates(lot: Callable[[int], int]) -> tuple[int, int]:
+        """Grafts while sixteen at a time speak, and duplicates of one that speaks alone afterwards."""
+        rng = random.Random(5)
+        edges = {(at, (at + 1) % 60) for at in range(60)} | {tuple(rng.sample(range(60), 2)) for _ in range(90)}
+        net = Net(60, sorted({(min(edge), max(edge)) for edge in edges}), lot)  # type: ignore[type-var]
+        for first in range(0, 160, 16):
+            net.now += 0.5
+            net.say(7 * first % 60, *range(first, first + 16))
+        net.now += CONFIG.under_way_s
+        before = net.duplicates
+        net.say(0, 1000)
+        assert all(len(got) == 161 for got in net.got)
+        return net.grafts, net.duplicates - before
+
+    each_may, one_may = grafts_and_duplicates(winner), grafts_and_duplicates(lambda number: number)
+    assert each_may[0] > 20 * one_may[0]  # it falls apart, and is put together again, all the time
+    assert one_may[0] < 5  # before it was known that many come
+    assert one_may[1] == 0
+
+
+def test_a_message_that_comes_alone_prunes_whatever_its_lot() -> None:
+    tree = Plumtree[str, int](CONFIG, random.Random(1), lambda number: number)
+    for peer in ("first", "second"):
+        tree.on_up(peer)
+    tree.on_new(1, "first", 10.0)
+    assert tree.on_duplicate(1, "second", 10.0)
+    tree.on_graft("second")
+    tree.on_new(2, "first", 10.5)
+    tree.on_new(3, "first", 11.0)
+    assert not tree.on_duplicate(3, "second", 11.0)  # one of the three with a 4 in it may
+    assert tree.on_duplicate(4, "second", 11.0)
+    tree.on_graft("second")
+    assert tree.on_duplicate(3, "second", 11.0 + CONFIG.under_way_s)
+
+
 def test_who_withholds_does_not_keep_it_from_others() -> None:
     net = Net(6, [(0, 1), (1, 2), (2, 3), (3, 4), (4, 5), (0, 5), (0, 3)])
     net.deaf.add(1)
@@ -237,7 +283,7 @@ def test_who_withholds_does_not_keep_it_from_others() -> None:
 
 
 def test_a_shorter_way_takes_the_place_of_the_longer_one() -> None:
-    tree = Plumtree[str, int](CONFIG, random.Random(1))
+    tree = Plumtree[str, int](CONFIG, random.Random(1), winner)
     for peer in ("far", "near"):
         tree.on_up(peer)
     tree.on_prune("near")

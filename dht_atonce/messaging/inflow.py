@@ -27,7 +27,7 @@ class Inflow:
     room is not taken, so it is not acknowledged and comes again.
     """
 
-    __slots__ = ("_config", "_held_bytes", "_untold", "ack_due", "ack_is_late", "expected", "behind_gap", "told")
+    __slots__ = ("_config", "_held_bytes", "_untold", "ack_due", "ack_is_late", "behind_gap", "expected", "told")
 
     def __init__(self, config: MessagingConfig, expected: int = 1) -> None:
         self._config = config
@@ -54,9 +54,7 @@ class Inflow:
         """(first, count) of what waits behind gaps, at most 16 of them."""
         return [(first, len(messages)) for first, (_, messages) in sorted(self.behind_gap.items())[:16]]
 
-    def on_messages(
-        self, kind: int, seq0: int, messages: Messages, room: Room, unhurried: bool = False
-    ) -> list[Taken]:
+    def on_messages(self, kind: int, seq0: int, messages: Messages, room: Room, unhurried: bool = False) -> list[Taken]:
         """Messages came, with numbers from `seq0` on."""
         if not messages:
             return []
@@ -140,7 +138,8 @@ class Inflow:
             self._held_bytes += size
 
     def _forget_old(self) -> None:
-        for first in [first for first, (_, messages) in self.behind_gap.items() if first + len(messages) <= self.expected]:
+        held = self.behind_gap.items()
+        for first in [first for first, (_, messages) in held if first + len(messages) <= self.expected]:
             self._held_bytes -= _size(self.behind_gap.pop(first)[1])
 
 

@@ -18,7 +18,7 @@ from dht_atonce.dht.gate import Bucket, Buckets
 from dht_atonce.errors import WireError
 from dht_atonce.rooms.authors import Authors
 from dht_atonce.rooms.history import History, Kept
-from dht_atonce.rooms.numbers import Number, number_of, numbers_of, pages
+from dht_atonce.rooms.numbers import Number, lot_of, number_of, numbers_of, pages
 from dht_atonce.rooms.outbox import Outbox
 from dht_atonce.rooms.plumtree import Plumtree
 from dht_atonce.rooms.roster import Roster
@@ -65,7 +65,7 @@ class Gossip:
         self.roster = Roster(config)
         self.authors = Authors(config, signer.session)
         self.history = History(config)
-        self.tree: Plumtree[bytes, Number] = Plumtree(config, rng)
+        self.tree: Plumtree[bytes, Number] = Plumtree(config, rng, lot_of)
         self.mode = Mode.DIRECT
         self.seq = 0
         """How many shouts we made."""
@@ -182,7 +182,7 @@ class Gossip:
         author = statement.author
         if author == self._own or self._has(number):
             self._counters["rooms.duplicates"] += 1
-            if why == Why.TREE and self.tree.on_duplicate(source):
+            if why == Why.TREE and self.tree.on_duplicate(number, source, now):
                 self._outbox.say(source, Prune(self._room))
             return True
         is_vouched = why == Why.DIRECT and source == author and statement.stream == Stream.SHOUT

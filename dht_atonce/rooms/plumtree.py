@@ -9,12 +9,16 @@ messages come first form a tree, and all the others mend it.
 Where an announcement shows a way that is shorter by far, it takes the place of the longer one (the paper's
 optimization), so the tree stays flat whoever speaks.
 
+Two messages that are under way at once can cut one circle in two places, and what lies between them falls off. So when
+many are, only some of them may prune; a lot that the message draws says which, and all members read it alike.
+
 Neighbours and message ids are opaque. What a neighbour announces is not believed: it costs a question, and the next one
 who announced it is asked after that.
 """
 
 import random
-from collections.abc import Hashable, Iterable
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable
 from typing import Generic, TypeVar
 
 from dht_atonce.config import RoomsConfig
@@ -26,6 +30,7 @@ I = TypeVar("I", bound=Hashable)  # noqa: E741
 
 _FOR_EVER = float("inf")
 _RECENT = 512
+_MAX_UNDER_WAY = 1024
 
 
 class _Missing(Generic[P]):
@@ -39,9 +44,13 @@ class _Missing(Generic[P]):
 class Plumtree(Generic[P, I]):
     """One member's part of the tree."""
 
-    def __init__(self, config: RoomsConfig, rng: random.Random) -> None:
+    def __init__(self, config: RoomsConfig, rng: random.Random, lot: Callable[[I], int]) -> None:
+        """`lot`: a number that a message's id draws, the same for all members."""
         self._config = config
         self._rng = rng
+        self._lot = lot
+        # When the messages came that may be under way to others
+        self._came: deque[float] = deque(maxlen=_MAX_UNDER_WAY)
         # Dicts, not sets: in a replay their order is the same.
         self.eager: dict[P, None] = {}
         self.lazy: dict[P, None] = {}
@@ -95,6 +104,7 @@ class Plumtree(Generic[P, I]):
         """A message is new to us. Gives whom to send it to; the others will be told that we have it. `source`: the
         neighbour from whom it came through the tree, over so many links."""
         self._missing.pop(number, None)
+        self._came.append(now)
         self._recent[number] = source, hops
         if len(self._recent) > _RECENT:
             del self._recent[next(iter(self._recent))]
@@ -110,10 +120,12 @@ class Plumtree(Generic[P, I]):
         """It came by another way than the tree."""
         self._missing.pop(number, None)
 
-    def on_duplicate(self, source: P) -> bool:
+    def on_duplicate(self, number: I, source: P, now: float) -> bool:
         """It came through the tree and we had it. Whether to tell the source to prune us."""
         if source not in self.eager:
             return source in self.lazy
+        if not self._may_prune(number, now):
+            return False
         self._to_lazy(source)
         return True
 
@@ -123,7 +135,7 @@ class Plumtree(Generic[P, I]):
         parent, ours = self._recent.get(number, (None, 0))
         if parent is None or parent not in self.eager or source not in self.lazy:
             return None
-        if ours - hops < self._config.shortcut_hops or now < self._shortcut_at:
+        if ours - hops < self._config.shortcut_hops or now < self._shortcut_at or not self._may_prune(number, now):
             return None
         self._shortcut_at = now + self._config.shortcut_s
         self._to_lazy(parent)
@@ -197,6 +209,17 @@ class Plumtree(Generic[P, I]):
         return list(grafts.items())
 
     # --- inside ---
+
+    def _may_prune(self, number: I, now: float) -> bool:
+        """Whether a message may take links out of the tree: all of them if they come one at a time, of eight that are
+        under way one, and so on."""
+        came = self._came
+        while came and came[0] <= now - self._config.under_way_s:
+            came.popleft()
+        share = 1
+        while share < len(came):
+            share *= 2
+        return not self._lot(number) % share
 
     def _to_lazy(self, peer: P) -> None:
         del self.eager[peer]
