@@ -322,7 +322,7 @@ class Carried:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.frames = self.messages = 0
-        monkeypatch.setattr("dht_atonce.messaging.messenger.write_frame", self._write)
+        monkeypatch.setattr("dht_atonce.messaging.flusher.write_frame", self._write)
 
     def _write(self, frame: Frame) -> bytes:
         self.frames += bool(frame.messages)

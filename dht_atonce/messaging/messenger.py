@@ -1,10 +1,9 @@
 """Messages between peers: queues them, runs a delivery over the link of each pair, hands over what arrives."""
 
 import asyncio
-from collections import Counter, OrderedDict, deque
+from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterable
 from functools import partial
-from math import inf
 
 from dht_atonce.config import MessagingConfig
 from dht_atonce.endpoints import Address
@@ -19,7 +18,8 @@ from dht_atonce.errors import (
 from dht_atonce.identity import PeerId
 from dht_atonce.links import LinkNet, LinkPort
 from dht_atonce.messaging.delivery import Memory
-from dht_atonce.messaging.frames import MAX_FRAME_MESSAGES, ByeCode, Frame, Hello, Kind, write_frame
+from dht_atonce.messaging.flusher import Flusher, wake
+from dht_atonce.messaging.frames import ByeCode, Frame, Hello, Kind
 from dht_atonce.messaging.inbox import Inbox, Message
 from dht_atonce.messaging.linking import Accept, Ended, FindPresence, Linking
 from dht_atonce.messaging.pair import Pair
@@ -54,6 +54,7 @@ class Messenger:
         self.config = config = config or MessagingConfig()
         self.counters: Counter[str] = Counter() if counters is None else counters
         self.inbox = Inbox(config)
+        self._flusher = Flusher(config, self.inbox, self.counters, self._reach)
         self.linking = Linking(own_id, self, links, parser, own_record, find, config, self.counters)
         self.when_linked: list[OnLinked] = []
         """Told of each link that is up, with the other's record."""
@@ -65,22 +66,12 @@ class Messenger:
         self._max_message_bytes = config.max_message_bytes
         self._max_waiting, self._max_waiting_bytes = config.max_waiting, config.max_waiting_bytes
         self._send_timeout_s = config.send_timeout_s
-        # A sender that may say so many more need not be told of more room.
-        self._ample = max(config.window_messages - 2 * config.window_step, MAX_FRAME_MESSAGES)
         self._frame_messages = config.frame_messages
         self._pairs: OrderedDict[PeerId, Pair] = OrderedDict()
         # What must be kept of an idle pair: without it, a message whose acknowledgement was lost would come twice.
         self._memories: OrderedDict[PeerId, Memory] = OrderedDict()
-        self._pressed: dict[Pair, None] = {}
-        """Those whose senders had to be told of little room."""
         self._last: Pair | None = None
         """The one to whom something was posted last; None when we are closed."""
-        self._unflushed: deque[Pair] = deque()
-        """Those with something to say at the end of this turn of the loop."""
-        self._unhurried: list[Pair] = []
-        """Those whose acknowledgements wait for others."""
-        self._now = 0.0
-        """When the first of them got something to say."""
         self._loop = asyncio.get_running_loop()
         self._closed = False
 
@@ -111,16 +102,12 @@ class Messenger:
         """End all links and fail what waits."""
         self._closed, self._last = True, None
         await self.linking.stop_dialling()
-        for pair in self._pairs.values():
-            if pair.link is not None:
-                self._flush(pair)  # the last words, and acknowledgements, before BYE
-            if pair.timer is not None:
-                pair.timer.cancel()
+        self._flusher.close(self._pairs.values())  # before BYE
         await self.linking.aclose()
         text = "this peer was closed before an acknowledgement came"
         for pair in self._pairs.values():
-            for batch in (*pair.outflow.drop_unsent((PeerClosed, text)), *pair.outflow.doubt((DeliveryUnknown, text))):
-                batch.wake()
+            wake(pair.outflow.drop_unsent((PeerClosed, text)))
+            wake(pair.outflow.doubt((DeliveryUnknown, text)))
         self.inbox.close()
 
     # --- the app's side ---
@@ -149,7 +136,7 @@ class Messenger:
             index = receipt.index
             if index == self._frame_messages - 1 or (index == _HEAD_START and not outflow.has_flight):
                 # A frame is full, or the other side has nothing to do: it may work on these while we go on.
-                self._flush(pair)
+                self._flusher.flush(pair)
                 pair.flushing = True
             return receipt
         pair.now = now = self._loop.time()
@@ -159,9 +146,9 @@ class Messenger:
             self._reach(pair)
         elif is_alone:
             receipt.batch.is_prompt = True  # whoever sends one may well wait for it
-            self._flush(pair)  # nothing else is on its way, nor is it likely that company comes in this turn
+            self._flusher.flush(pair)  # nothing else is on its way, nor is it likely that company comes in this turn
         else:
-            self._flush_soon(pair)
+            self._flusher.soon(pair)
         return receipt
 
     def post_many(
@@ -185,7 +172,7 @@ class Messenger:
                 receipts.append(Receipt(refused, 0))
                 continue
             # What one turn of the loop says to somebody has one deadline, so that it can travel together.
-            self._flush_soon(pair)
+            self._flusher.soon(pair)
             receipts.append(outflow.push(data, kind, pair.now + timeout_s))
         return receipts
 
@@ -255,16 +242,16 @@ class Messenger:
     def on_linked(self, pair: Pair, hello: Hello, record: PresenceRecord) -> None:
         """Of `PairKeeper`."""
         before = pair.outflow.delivered
-        self._wake(pair.delivery.on_hello(hello, record.incarnation))
+        wake(pair.delivery.on_hello(hello, record.incarnation))
         self.counters["messaging.delivered"] += pair.outflow.delivered - before
-        self._flush_soon(pair)
+        self._flusher.soon(pair)
         for tell in self.when_linked:
             tell(pair.peer_id, record)
 
     def on_switched(self, pair: Pair) -> None:
         """Of `PairKeeper`."""
         pair.delivery.on_switched()
-        self._flush_soon(pair)
+        self._flusher.soon(pair)
 
     def on_unlinked(self, pair: Pair, ended: Ended) -> None:
         """Of `PairKeeper`."""
@@ -280,7 +267,7 @@ class Messenger:
         """Of `PairKeeper`."""
         text = str(error)
         unknown = (DeliveryUnknown, f"the link to {pair.peer_id.short}… broke before an acknowledgement came")
-        self._wake([*pair.outflow.drop_unsent((type(error), text)), *pair.outflow.doubt(unknown)])
+        wake([*pair.outflow.drop_unsent((type(error), text)), *pair.outflow.doubt(unknown)])
         for tell in self.when_unlinked:
             tell(pair.peer_id, Ended.REFUSED if isinstance(error, NotAccepted) else Ended.UNREACHABLE)
 
@@ -299,22 +286,17 @@ class Messenger:
             self.counters["messaging.not_taken"] += frame.seq0 + len(frame.messages) - expected
             # It was told of room that others, or larger messages, took meanwhile: it hears when there is room again.
             delivery.inflow.untell()
-            self._press(pair)
+            self._flusher.press(pair)
         if settled:
             self.counters["messaging.delivered"] += outflow.delivered - before
-            for batch in settled:
-                if batch.waiters:
-                    batch.wake()
+            wake(settled)
         if pair.flushing:
             return
         inflow = delivery.inflow
         if inflow.ack_is_late or outflow.is_due:
-            self._flush_soon(pair)
-        elif inflow.ack_due and not pair.ack_waits:
-            pair.ack_waits = True
-            if not self._unhurried:
-                self._loop.call_later(self.config.ack_delay_s, self._flush_unhurried)
-            self._unhurried.append(pair)
+            self._flusher.soon(pair)
+        elif inflow.ack_due:
+            self._flusher.later(pair)
 
     # --- inside ---
 
@@ -333,11 +315,13 @@ class Messenger:
 
     def _reach(self, pair: Pair) -> None:
         """There is something for a peer to whom there is no link."""
+        if self._closed:
+            return
         if pair.peer_id == self.id:
             pair.flushing = True
             self._loop.call_soon(self._tell_ourselves, pair)
         else:
-            self._arm(pair)
+            self._flusher.arm(pair)
             self.linking.connect_soon(pair)
 
     def _tell_ourselves(self, pair: Pair) -> None:
@@ -350,11 +334,11 @@ class Messenger:
             service = self._services.get(batch.kind)
             if service is not None:
                 service.take(self.id, messages)
-            self._wake(outflow.on_ack(batch.seq0 + len(batch.messages) - 1))
+            wake(outflow.on_ack(batch.seq0 + len(batch.messages) - 1))
             outflow.on_limit(outflow.base - 1 + self.config.window_messages)
         if outflow.queued:
-            self._press(pair)
-            self._arm(pair)
+            self._flusher.press(pair)
+            self._flusher.arm(pair)
 
     def _forget_idle(self) -> None:
         for peer_id, pair in self._pairs.items():
@@ -366,101 +350,6 @@ class Messenger:
                 if len(self._memories) > self.config.max_memories:
                     self._memories.popitem(last=False)
                 return
-
-    @staticmethod
-    def _wake(batches: list[Batch]) -> None:
-        for batch in batches:
-            if batch.waiters:
-                batch.wake()
-
-    def _press(self, pair: Pair) -> None:
-        """It was told of little room: it is to hear of more when the app has read messages."""
-        self._pressed[pair] = None
-        self.inbox.on_read = self._on_read
-
-    def _on_read(self) -> None:
-        self.inbox.on_read = None
-        pressed, self._pressed = self._pressed, {}
-        for pair in pressed:
-            self._flush_soon(pair)
-
-    def _flush_soon(self, pair: Pair) -> None:
-        if not pair.flushing:
-            pair.flushing = True
-            if not self._unflushed:
-                self._now = self._loop.time()
-                self._loop.call_soon(self._flush_all)
-            pair.now = self._now
-            self._unflushed.append(pair)
-
-    def _flush_all(self) -> None:
-        unflushed = self._unflushed
-        try:
-            while unflushed:
-                self._flush(unflushed.popleft())
-        finally:
-            if unflushed:
-                self._loop.call_soon(self._flush_all)
-
-    def _flush(self, pair: Pair) -> None:
-        pair.flushing = False
-        peer_link = pair.link
-        if peer_link is None:
-            self._reach(pair) if pair.outflow.has_unsent and not self._closed else None
-            return
-        delivery, outflow, link = pair.delivery, pair.outflow, peer_link.link
-        now = peer_link.used_at = pair.now
-        room: int | None = None
-        inflow = delivery.inflow
-        if inflow.told - inflow.expected < self._ample:
-            room = self.inbox.room(pair.peer_id)
-            if room < self.config.window_step:
-                self._press(pair)
-        while (frame := delivery.take_frame(now, room)) is not None:
-            if not link.send(write_frame(frame)):
-                # Its queue is full, or it is closing and will be told of.
-                delivery.untake_frame(frame)
-                if pair.retry is None:
-                    pair.retry = self._loop.call_later(self.config.unsent_retry_s, self._retry, pair)
-                break
-            if not outflow.has_more:
-                break
-        if outflow.deadline < pair.timer_at:
-            self._arm(pair)
-
-    def _flush_unhurried(self) -> None:
-        """Acknowledgements have waited for long enough."""
-        unhurried, self._unhurried = self._unhurried, []
-        for pair in unhurried:
-            pair.ack_waits = False
-            if pair.delivery.inflow.ack_due:
-                self._flush_soon(pair)
-
-    def _retry(self, pair: Pair) -> None:
-        pair.retry = None
-        self._flush_soon(pair)
-
-    def _arm(self, pair: Pair) -> None:
-        """Have `_on_timer` called at the pair's deadline, or before: a timer that comes early is cheaper than one that
-        is moved at each frame."""
-        deadline = pair.outflow.deadline
-        if deadline >= pair.timer_at:
-            return
-        if pair.timer is not None:
-            pair.timer.cancel()
-        pair.timer_at = deadline
-        pair.timer = self._loop.call_at(deadline, self._on_timer, pair)
-
-    def _on_timer(self, pair: Pair) -> None:
-        pair.timer, pair.timer_at = None, inf
-        now, outflow = self._loop.time(), pair.outflow
-        if outflow.deadline <= now:
-            self._wake(outflow.on_timer(now))
-            if pair.link is not None:
-                pair.now = now
-                self.counters["messaging.retransmits"] += 1
-                self._flush(pair)
-        self._arm(pair)
 
 
 def _full(pair: Pair) -> str:
