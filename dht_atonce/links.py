@@ -39,8 +39,9 @@ class Link(Protocol):
         """Begin to hand over frames, in order; those that came earlier follow first. Called once, in the turn in which
         the link was handed over."""
 
-    def send(self, body: bytes) -> bool:
-        """Queue `body` (1 to 253,952 B) for sending. False: the link is closed or its queue full, and nothing was sent.
+    def send(self, *parts: bytes) -> bool:
+        """Queue a body of 1 to 253,952 B, given in parts so that a large one is copied once. False: the link is closed
+        or its queue full, and nothing was sent.
 
         Raises `MessageTooLarge`.
         """

@@ -48,7 +48,7 @@ class _Link:
     def start(self, on_frame: OnFrame, on_closed: OnClosed) -> None:
         self.hear = on_frame
 
-    def send(self, body: bytes) -> bool:
+    def send(self, *parts: bytes) -> bool:
         if not self.is_closed:
             self.answers += 1
         return not self.is_closed

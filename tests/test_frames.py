@@ -17,10 +17,12 @@ from dht_atonce.messaging.frames import (
     Frame,
     Held,
     Hello,
+    Kind,
     Special,
     Window,
     read_frame,
     write_frame,
+    write_parts,
 )
 from dht_atonce.records import MAX_RECORD
 
@@ -63,6 +65,20 @@ def test_a_frame_and_back(
 ) -> None:
     read = read_frame(write_frame(Frame(kind, seq0, ack, messages, list(specials))))
     assert read == Frame(kind, seq0, ack, messages, specials)
+
+
+@pytest.mark.parametrize("size", [0, 16_383, 16_384, 250_000])
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_frame_in_parts_is_the_same_frame(size: int, count: int) -> None:
+    hello = Hello(0, b"record", bytes(8), 1, 2)
+    frame = Frame(3, 2**40, 2**63, [bytes(size)] * count, [hello, Window(9)], unhurried=True)
+    parts = write_parts(frame)
+    assert read_frame(b"".join(parts)) == frame
+    assert any(part is frame.messages[0] for part in parts) == (size >= 16_384 and count == 1)
+    of_the_app = read_frame(write_frame(Frame(Kind.MESSAGE, 1, 2, frame.messages, [])))
+    assert [type(data) for data in of_the_app.messages] == [bytes] * count  # and no views of what was read
+    nothing = Frame(0, 1, 2, [None], [])
+    assert write_parts(nothing) == (write_frame(nothing),)
 
 
 def test_a_frame_is_as_specified() -> None:

@@ -204,6 +204,45 @@ def test_a_stream_without_credit_is_passed_over() -> None:
     assert (slow.sent, fast.sent) == (FIRST_CREDIT, 400_000)
 
 
+def test_a_stream_with_much_on_its_way_sends_full_chunks_and_others_need_not_wait_for_it() -> None:
+    alice, bob = pair()
+    bulk, talk = alice.open(), alice.open()
+    assert bulk is not None
+    assert talk is not None
+    settle(alice, bob)
+    for flow in (bulk, talk):
+        flow.on_credit(1_000_000)
+    alice.mux.pace.limit = 8 * SMALL_CHUNK
+    chunk = alice.mux.pace.chunk
+    alice.write(bulk, b"a little")
+    alice.send()
+    alice.write(bulk, bytes(2 * chunk) + b"more")
+    alice.write(talk, b"a word")
+    alice.send()
+    assert [post.size for post in alice.wire] == [len(b"a little"), chunk, len(b"a word"), chunk]
+    alice.deliver()
+    alice.deliver()
+    alice.send()
+    assert alice.wire[-1].size == len(b"more")  # there is little on its way by now
+    settle(alice, bob)
+    assert bulk.is_drained  # it did not wait for ever
+    assert bulk.undelivered == 0
+
+
+def test_what_ends_a_stream_waits_for_nothing() -> None:
+    alice, bob = pair()
+    bulk = alice.open()
+    assert bulk is not None
+    settle(alice, bob)
+    bulk.on_credit(1_000_000)
+    alice.mux.pace.limit = 8 * SMALL_CHUNK
+    alice.write(bulk, bytes(3 * alice.mux.pace.chunk) + b"the rest")
+    alice.mux.finish(bulk)
+    alice.send()
+    assert alice.wire[-2].size == len(b"the rest")
+    assert alice.wire[-1].size == 0  # END
+
+
 def test_messages_of_no_stream_are_answered_once() -> None:
     alice, bob = pair()
     for message in (Data(True, 7, b"x"), Credit(True, 7, 9), End(True, 7), Reset(True, 8, 0, "")):

@@ -8,7 +8,7 @@ from support_peers import Person, Town, identity, now, until, virtual
 
 from dht_atonce.config import MessagingConfig
 from dht_atonce.errors import DeliveryUnknown, NotAccepted, PeerClosed, PeerOffline, PeerUnknown, QueueFull
-from dht_atonce.messaging.frames import Bye, ByeCode, Frame, write_frame
+from dht_atonce.messaging.frames import Bye, ByeCode, Frame, write_parts
 from dht_atonce.messaging.receipts import Receipt, State
 
 CONFIG = MessagingConfig()
@@ -322,12 +322,12 @@ class Carried:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.frames = self.messages = 0
-        monkeypatch.setattr("dht_atonce.messaging.flusher.write_frame", self._write)
+        monkeypatch.setattr("dht_atonce.messaging.flusher.write_parts", self._write)
 
-    def _write(self, frame: Frame) -> bytes:
+    def _write(self, frame: Frame) -> tuple[bytes, ...]:
         self.frames += bool(frame.messages)
         self.messages += len(frame.messages)
-        return write_frame(frame)
+        return write_parts(frame)
 
 
 def test_while_nobody_reads_one_frame_knocks_every_two_seconds(monkeypatch: pytest.MonkeyPatch) -> None:

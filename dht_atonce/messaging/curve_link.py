@@ -117,12 +117,15 @@ class CurveLink(ABC):
         if self._reason:
             self._on_closed(self._reason)
 
-    def send(self, body: bytes) -> bool:
-        if not 0 < len(body) <= self._max_body:
-            if not body:
+    def send(self, *parts: bytes) -> bool:
+        token = self._token
+        frame = b"".join((token, *parts))
+        size = len(frame) - len(token)
+        if not 0 < size <= self._max_body:
+            if not size:
                 raise ValueError("a body has at least one byte")
-            raise MessageTooLarge(f"a link carries {self._max_body} bytes at once, this has {len(body)}")
-        return not self.is_closed and self._write(self._token + body)
+            raise MessageTooLarge(f"a link carries {self._max_body} bytes at once, this has {size}")
+        return not self.is_closed and self._write(frame)
 
     def close(self) -> None:
         self._reason = ""  # an `on_closed` that waits for its turn does not come any more

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from math import inf
 
 from dht_atonce.config import MessagingConfig
-from dht_atonce.messaging.frames import MAX_FRAME_MESSAGES, write_frame
+from dht_atonce.messaging.frames import MAX_FRAME_MESSAGES, write_parts
 from dht_atonce.messaging.inbox import Inbox
 from dht_atonce.messaging.pair import Pair
 from dht_atonce.messaging.receipts import Batch
@@ -83,7 +83,7 @@ class Flusher:
             if room < self._config.window_step:
                 self.press(pair)
         while (frame := delivery.take_frame(now, room)) is not None:
-            if not link.send(write_frame(frame)):
+            if not link.send(*write_parts(frame)):
                 # Its queue is full, or it is closing and will be told of.
                 delivery.untake_frame(frame)
                 if pair.retry is None:

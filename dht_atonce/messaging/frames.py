@@ -22,11 +22,14 @@ __all__ = [
     "Window",
     "read_frame",
     "write_frame",
+    "write_parts",
 ]
 
 MAX_FRAME_MESSAGES: Final = 256
 _MAX_SPECIALS = 16
 _MAX_RANGES = 16
+_LARGE, _MANY = 16_384, 65_536  # bytes of a message that is worth one copy less; of a frame
+_SIX, _ONE_BIN32 = b"\x96", b"\x91\xc6"  # msgpack: an array of six; an array of one byte string, whose length follows
 _HELLO, _BYE, _HELD, _WINDOW = range(1, 5)
 
 
@@ -56,6 +59,24 @@ class Frame(WireStruct, frozen=True):
     """`Special`s; of those that were read only the known ones."""
     unhurried: bool = False
     """Nobody waits for the acknowledgement of these messages: it may come some milliseconds later, with others."""
+
+
+class _FrameOfViews(WireStruct, frozen=True):
+    """A large frame as it is read: its messages are not copied here, since whoever reads the pieces of streams does."""
+
+    kind: U8
+    seq0: U64
+    ack: U64
+    messages: Annotated[list[memoryview | None], Meta(max_length=MAX_FRAME_MESSAGES)]
+    specials: Annotated[list[Any], Meta(max_length=_MAX_SPECIALS)]
+    unhurried: bool = False
+
+    def as_frame(self) -> Frame:
+        """For streams with the views as they are."""
+        messages: list[Any] = list(self.messages)
+        if self.kind != Kind.STREAM:
+            messages = [view if view is None else bytes(view) for view in messages]
+        return Frame(self.kind, self.seq0, self.ack, messages, self.specials, self.unhurried)
 
 
 class Hello(WireStruct, tag=_HELLO, frozen=True):
@@ -104,14 +125,24 @@ Special = Hello | Bye | Held | Window
 
 
 _FRAME_DECODER = msgspec.msgpack.Decoder(Frame)
+_VIEWS_DECODER = msgspec.msgpack.Decoder(_FrameOfViews)
 
 write_frame: Callable[[Frame], bytes] = encode
 """Gives the frame's bytes."""
 
 
+def write_parts(frame: Frame) -> tuple[bytes, ...]:
+    """The same in parts, of which a large message is one, as it is: a copy of it less."""
+    messages = frame.messages
+    if len(messages) != 1 or (data := messages[0]) is None or len(data) < _LARGE:
+        return (write_frame(frame),)
+    head = encode((frame.kind, frame.seq0, frame.ack))[1:]  # an array of three, without saying so
+    return _SIX + head + _ONE_BIN32 + len(data).to_bytes(4), data, encode(frame.specials) + encode(frame.unhurried)
+
+
 def read_frame(data: bytes) -> Frame:
     """Read a frame; specials with a tag that we do not know are left out. Raises `WireError`."""
-    frame = decode(_FRAME_DECODER, data)
+    frame = decode(_FRAME_DECODER, data) if len(data) < _MANY else decode(_VIEWS_DECODER, data).as_frame()
     if not frame.specials:
         return frame  # all but always
     specials: list[Special] = []

@@ -85,6 +85,11 @@ class Flow:
         return self.received - self.consumed
 
     @property
+    def on_way(self) -> int:
+        """Bytes that were taken and are not acknowledged."""
+        return self.undelivered - self.waiting
+
+    @property
     def may_send(self) -> bool:
         """Whether it has something to send, and credit for it."""
         if self.error is not None or self.end_sent:

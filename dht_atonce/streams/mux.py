@@ -29,6 +29,9 @@ __all__ = ["Budget", "Mux", "Post"]
 
 _MAX_REMEMBERED: Final = 64
 """Streams that are over, to whose last pieces nobody answers."""
+_BULK: Final = 2
+"""A stream that has so many chunks on its way sends full ones only, as Nagle's rule has it (RFC 896): what it writes
+now cannot be read before those."""
 _WORDS: Final = {
     ResetCode.REFUSED: "the other side did not take the stream",
     ResetCode.UNKNOWN: "the other side has given the stream up",
@@ -207,8 +210,14 @@ class Mux:
         """What to post next; None: nothing, or nothing that the pace lets go."""
         if self._first:
             return self._first.popleft()
-        while self._round and self.pace.has_room:
+        pace = self.pace
+        for _ in range(len(self._round)):
+            if not pace.has_room:
+                break
             flow = self._round.popleft()
+            if 0 < flow.waiting < pace.chunk and not flow.finished and flow.on_way >= _BULK * pace.chunk:
+                self._round.append(flow)  # it waits for more to be written: a frame costs what it costs
+                continue
             flow.in_turn = False
             if not flow.may_send:
                 continue
@@ -217,9 +226,9 @@ class Mux:
                 flow.end_sent = True
                 self._replies += 1
                 return Post(write_message(End(flow.is_ours, flow.number)), 0, flow)
-            pieces, size = flow.take(self.pace.chunk)
+            pieces, size = flow.take(pace.chunk)
             self._enter(flow)
-            self.pace.on_sent(size)
+            pace.on_sent(size)
             return Post(write_data(flow.is_ours, flow.number, pieces, size), size, flow)
         return None
 

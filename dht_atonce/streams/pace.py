@@ -36,7 +36,7 @@ class Pace:
     @property
     def chunk(self) -> int:
         """The most that shall be sent in one message."""
-        return min(CHUNK, max(SMALL_CHUNK, self.limit // 8))
+        return min(CHUNK, max(SMALL_CHUNK, self.limit // 4))
 
     @property
     def has_room(self) -> bool:

@@ -166,7 +166,8 @@ class VirtualLink:
         while early and not self.is_closed:
             on_frame(early.popleft())
 
-    def send(self, body: bytes) -> bool:
+    def send(self, *parts: bytes) -> bool:
+        body = parts[0] if len(parts) == 1 else b"".join(parts)
         if len(body) > _CONFIG.max_body_bytes:
             raise MessageTooLarge(f"a frame has at most {_CONFIG.max_body_bytes} bytes, this has {len(body)}")
         if self.is_closed or self._in_flight >= _CONFIG.high_water_mark:
