@@ -457,6 +457,7 @@ def test_who_forgot_a_pair_goes_on_where_the_other_is() -> None:
 steps = st.lists(
     st.one_of(
         st.tuples(st.just("push"), st.integers(0, 40)),
+        st.tuples(st.sampled_from(["invite", "add", "add"]), st.integers(0, 40)),
         st.tuples(st.sampled_from(["take", "untake"]), st.just(0)),
         st.tuples(st.sampled_from(["ack", "limit", "held", "withdraw"]), st.integers(0, 30)),
         st.tuples(st.sampled_from(["timer", "rewind", "lose", "drop"]), st.just(0)),
@@ -472,10 +473,19 @@ TINY = changed(
 def test_whatever_happens_counts_are_right_and_numbers_go_on(said: list[tuple[str, int]]) -> None:
     outflow = Outflow(TINY)
     receipts: list[Receipt] = []
+    sizes: list[int] = []
     now, top = 0.0, 0
     for what, number in said:
-        if what == "push":
-            receipts += push(outflow, bytes(number), deadline=now + 1 + number % 3 if number % 2 else inf)
+        if what in ("push", "add"):
+            data = bytes(number)
+            deadline = now + 1 + number % 3 if number % 2 else inf
+            one = outflow.add(data) if what == "add" else outflow.push(data, 0, deadline)
+            if one is not None:
+                receipts.append(one)
+                sizes.append(number + MESSAGE_OVERHEAD)
+        elif what == "invite":
+            if receipts and receipts[-1].state is State.QUEUED:
+                outflow.invite(max(0, min(number, TINY.frame_messages - receipts[-1].index - 1)))
         elif what in ("take", "untake"):
             before = top
             batch = outflow.take(now)
@@ -512,5 +522,7 @@ def test_whatever_happens_counts_are_right_and_numbers_go_on(said: list[tuple[st
             outflow.drop_unsent(OFFLINE)
         waiting = {id(one.batch): one.batch for one in receipts if one.batch.messages}
         assert outflow.queued == sum(len(batch.messages) for batch in waiting.values())
-        assert outflow.queued_bytes == sum(batch.size for batch in waiting.values())
+        assert outflow.queued_bytes == sum(
+            size for size, one in zip(sizes, receipts, strict=True) if one.batch.messages
+        )
         assert outflow.has_unsent == any(not batch.was_sent for batch in waiting.values())

@@ -71,6 +71,7 @@ class Flusher:
         pair.flushing = False
         peer_link = pair.link
         if peer_link is None:
+            pair.outflow.invite(0)  # this turn is over
             if pair.outflow.has_unsent:
                 self._reach(pair)
             return

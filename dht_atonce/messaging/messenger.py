@@ -65,6 +65,7 @@ class Messenger:
         self._services: dict[int, Service] = {Kind.MESSAGE: self._to_inbox}
         self._max_message_bytes = config.max_message_bytes
         self._max_waiting, self._max_waiting_bytes = config.max_waiting, config.max_waiting_bytes
+        self._many_bytes = config.max_waiting_bytes - config.frame_bytes
         self._send_timeout_s = config.send_timeout_s
         self._frame_messages = config.frame_messages
         self._pairs: OrderedDict[PeerId, Pair] = OrderedDict()
@@ -123,9 +124,12 @@ class Messenger:
         `MessageTooLarge`, `QueueFull`, `PeerClosed`.
         """
         pair = self._last
+        is_plain = timeout_s is None and kind == Kind.MESSAGE
         if pair is None or pair.peer_id is not to or len(data) > self._max_message_bytes:
             self._check(data, kind)
             pair = self._last = self.pair(to)
+        elif is_plain and (added := pair.outflow.add(data)) is not None:
+            return added
         outflow = pair.outflow
         if outflow.queued >= self._max_waiting or outflow.queued_bytes >= self._max_waiting_bytes:
             raise QueueFull(_full(pair))
@@ -133,11 +137,15 @@ class Messenger:
             timeout_s = self._send_timeout_s
         if pair.flushing:
             receipt = outflow.push(data, kind, pair.now + timeout_s)
-            index = receipt.index
-            if index == self._frame_messages - 1 or (index == _HEAD_START and not outflow.has_flight):
+            index, last = receipt.index, self._frame_messages - 1
+            if index <= _HEAD_START and not outflow.has_flight:
+                last = _HEAD_START
+            if index == last:
                 # A frame is full, or the other side has nothing to do: it may work on these while we go on.
                 self._flusher.flush(pair)
                 pair.flushing = True
+            elif is_plain and outflow.queued + last < self._max_waiting and outflow.queued_bytes < self._many_bytes:
+                outflow.invite(last - index - 1)
             return receipt
         pair.now = now = self._loop.time()
         is_alone = not outflow.queued and outflow.last_count < 2
@@ -328,6 +336,7 @@ class Messenger:
         """A note to oneself needs no link."""
         pair.flushing = False
         outflow = pair.outflow
+        outflow.invite(0)
         enough = min(self._frame_messages, self.config.inbox_messages)
         while self.inbox.room(self.id) >= enough and (batch := outflow.take(pair.now)) is not None:
             messages = [data for data in batch.messages if data is not None]

@@ -36,6 +36,8 @@ class Outflow:
         "_flight_bytes",
         "_frame_bytes",
         "_frame_messages",
+        "_invited",
+        "_left",
         "_limit",
         "_next_seq",
         "_open",
@@ -65,6 +67,9 @@ class Outflow:
         """Batches that were sent and are not wholly acknowledged."""
         self._open: Batch | None = None
         """The last one that waits, while messages may still be added to it."""
+        self._left = 0
+        """Bytes for which it has room: its `size` is told when somebody asks. 0 where there is none."""
+        self._invited = 0
         self.queued = 0
         """Messages that are not acknowledged."""
         self.queued_bytes = 0
@@ -115,17 +120,40 @@ class Outflow:
             batch is None
             or batch.kind != kind
             or batch.deadline != deadline
-            or batch.size + size > self._frame_bytes
+            or size > self._left
             or len(batch.messages) >= self._frame_messages
         ):
+            self._measure()
             batch = self._open = Batch(kind, deadline)
+            self._left = self._frame_bytes
             self._waiting.append(batch)
             if deadline < self._expiry:
                 self._expiry = deadline
+        self._invited = 0
         messages = batch.messages
         receipt = Receipt(batch, len(messages))
         messages.append(data)
-        batch.size += size
+        self._left -= size
+        self.queued += 1
+        self.queued_bytes += size
+        return receipt
+
+    def invite(self, count: int) -> None:
+        """So many more messages, in this turn of the loop, are like the one that was pushed last: `add` takes them."""
+        self._invited = count
+
+    def add(self, data: bytes) -> Receipt | None:
+        """`push` for one that was invited: half as much to look at. None: it was not, or finds no room."""
+        size = len(data) + MESSAGE_OVERHEAD
+        left = self._left - size
+        if left < 0 or not self._invited:
+            return None
+        self._invited -= 1
+        self._left = left
+        batch = self._open
+        messages = batch.messages  # type: ignore[union-attr] # who was invited finds it open
+        receipt = Receipt(batch, len(messages))  # type: ignore[arg-type]
+        messages.append(data)
         self.queued += 1
         self.queued_bytes += size
         return receipt
@@ -143,6 +171,7 @@ class Outflow:
 
     def drop_unsent(self, why: Why) -> list[Batch]:
         """Give up all that never left; gives its batches."""
+        self._measure()
         dropped = list(self._waiting)
         self._waiting.clear()
         self._give_up(dropped, why)
@@ -249,6 +278,7 @@ class Outflow:
         """What to send next over the present link, from its `settled` on; None: nothing, or nothing that the window
         lets through."""
         flight, cursor, waiting = self._flight, self._cursor, self._waiting
+        self._measure()
         sent = len(flight)
         while cursor < sent and flight[cursor].held:
             cursor += 1
@@ -262,7 +292,7 @@ class Outflow:
         elif waiting and self._fits(waiting[0]):
             batch = waiting.popleft()
             if batch is self._open:
-                self._open = None
+                self._open, self._left = None, 0
             batch.was_sent = True
             batch.seq0 = seq0 = self._next_seq
             self.last_count = count = len(batch.messages)
@@ -281,6 +311,12 @@ class Outflow:
         self._cursor -= 1
 
     # --- inside ---
+
+    def _measure(self) -> None:
+        """Nobody adds to the open batch without looking whether it is still open, and its size is as told."""
+        self._invited = 0
+        if self._open is not None:
+            self._open.size = self._frame_bytes - self._left
 
     def _fits(self, batch: Batch) -> bool:
         """Whether the window lets the next batch through. A batch larger than ours goes alone."""
@@ -316,7 +352,7 @@ class Outflow:
         batch.messages = []
 
     def _give_up(self, batches: list[Batch], why: Why) -> None:
-        self._open = None
+        self._open, self._left = None, 0
         for batch in batches:
             batch.fate = why
             self._count_out(batch)
@@ -325,6 +361,7 @@ class Outflow:
         late = [batch for batch in self._flight if batch.deadline <= now and batch.overdue is None]
         for batch in late:
             batch.overdue = _UNANSWERED
+        self._measure()
         expired = [batch for batch in self._waiting if batch.deadline <= now]
         if expired:
             self._waiting = deque(batch for batch in self._waiting if batch.deadline > now)
