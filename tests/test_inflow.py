@@ -39,10 +39,10 @@ def test_an_acknowledgement_for_which_nobody_waits_waits_for_seven_more() -> Non
     for number in range(1, 18):
         inflow.on_messages(0, number, [b"m"], PLENTY, unhurried=True)
         assert inflow.ack_due
-        late.append(inflow.ack_is_late)
-        if inflow.ack_is_late:
+        late.append(inflow.ack_is_urgent)
+        if inflow.ack_is_urgent:
             inflow.tell()
-            assert (inflow.ack_due, inflow.ack_is_late) == (False, False)
+            assert (inflow.ack_due, inflow.ack_is_urgent) == (False, False)
     assert late == ([False] * 7 + [True]) * 2 + [False]
 
 
@@ -51,7 +51,7 @@ def test_an_acknowledgement_does_not_wait_for_what_helps_the_sender() -> None:
         inflow = Inflow(CONFIG, expected=5)
         inflow.on_messages(0, first, numbers(first, count), room(free), unhurried)
         assert inflow.ack_due
-        return inflow.ack_is_late
+        return inflow.ack_is_urgent
 
     assert not is_late(5, 3)
     assert is_late(5, 3, unhurried=False)  # somebody waits
@@ -112,6 +112,14 @@ def test_what_is_held_keeps_its_kind() -> None:
     inflow = Inflow(CONFIG)
     inflow.on_messages(1, 2, [b"2"], PLENTY)
     assert inflow.on_messages(0, 1, [b"1"], PLENTY) == [Taken(0, [b"1"]), Taken(1, [b"2"])]
+
+
+def test_what_is_held_keeps_nothing_else_of_its_frame() -> None:
+    inflow = Inflow(CONFIG)
+    frame = b"a piece, and much else"
+    inflow.on_messages(3, 2, [memoryview(frame)[:7]], PLENTY)  # type: ignore[list-item]
+    assert [type(one) for _, messages in inflow.behind_gap.values() for one in messages] == [bytes]
+    assert inflow.on_messages(3, 1, [b"first"], PLENTY) == [Taken(3, [b"first"]), Taken(3, [b"a piece"])]
 
 
 def test_so_many_frames_are_held_and_no_more() -> None:

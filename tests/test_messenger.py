@@ -1000,14 +1000,32 @@ def test_messages_for_which_nobody_waits_are_acknowledged_together() -> None:
             assert [frame.ack for frame in wire.heard[before:]] == [4]
             assert 0.055 <= now() - began <= 0.065
 
+            for number in (5, 6):  # and so the next ones
+                began = now()
+                wire.say(b"%d" % number, seq0=number, unhurried=True)
+                await until(lambda number=number: wire.heard[-1].ack == number)
+                assert 0.055 <= now() - began <= 0.065
+
             began = now()
-            wire.say(b"5", seq0=5, unhurried=True)
-            wire.say(b"6", seq0=6)  # somebody waits for this one
-            await until(lambda: wire.heard[-1].ack == 6)
+            wire.say(b"7", seq0=7, unhurried=True)
+            wire.say(b"8", seq0=8)  # somebody waits for this one
+            await until(lambda: wire.heard[-1].ack == 8)
             assert 0.050 <= now() - began <= 0.060
             await asyncio.sleep(0.1)
-            assert wire.heard[-1].ack == 6  # and it is said once
-            assert len(wire.heard) == before + 2
+            assert wire.heard[-1].ack == 8  # and it is said once
+            assert len(wire.heard) == before + 4
+
+    virtual(main())
+
+
+def test_each_of_many_sends_is_acknowledged_at_once() -> None:
+    async def main() -> None:
+        async with Town() as town:
+            alice, bob = town.person(ALICE), town.person(BOB)
+            for count in (1, 2, 40):  # of which the first 32 leave before the last of them is waited for
+                began = now()
+                await asyncio.gather(*(alice.send(bob, b"m") for _ in range(count)))
+            assert now() - began == pytest.approx(0.05)
 
     virtual(main())
 

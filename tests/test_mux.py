@@ -204,7 +204,7 @@ def test_a_stream_without_credit_is_passed_over() -> None:
     assert (slow.sent, fast.sent) == (FIRST_CREDIT, 400_000)
 
 
-def test_a_stream_with_much_on_its_way_sends_full_chunks_and_others_need_not_wait_for_it() -> None:
+def test_of_each_stream_one_short_chunk_is_on_its_way() -> None:
     alice, bob = pair()
     bulk, talk = alice.open(), alice.open()
     assert bulk is not None
@@ -221,12 +221,27 @@ def test_a_stream_with_much_on_its_way_sends_full_chunks_and_others_need_not_wai
     alice.send()
     assert [post.size for post in alice.wire] == [len(b"a little"), chunk, len(b"a word"), chunk]
     alice.deliver()
-    alice.deliver()
     alice.send()
-    assert alice.wire[-1].size == len(b"more")  # there is little on its way by now
+    assert alice.wire[-1].size == len(b"more")
+    alice.write(bulk, b"and more")
+    alice.send()
+    assert alice.wire[-1].size == len(b"more")
     settle(alice, bob)
     assert bulk.is_drained  # it did not wait for ever
-    assert bulk.undelivered == 0
+    assert bulk.short_on_way == 0
+
+
+def test_a_request_in_a_stream_is_said_whole_whatever_its_size() -> None:
+    for size in (1, 60_000, 120_000, 300_000, 600_000):
+        alice, bob = pair()
+        flow = alice.open()
+        assert flow is not None
+        settle(alice, bob)
+        flow.on_credit(1_000_000)
+        alice.mux.pace.limit = 1_000_000
+        alice.write(flow, bytes(size))
+        alice.send()
+        assert sum(post.size for post in alice.wire) == size
 
 
 def test_what_ends_a_stream_waits_for_nothing() -> None:

@@ -280,27 +280,38 @@ def test_while_it_knocks_nothing_new_goes_out_and_after_an_answer_all_does() -> 
     assert outflow.deadline == pytest.approx(9.1 + CONFIG.retransmit_s)
 
 
-def test_who_says_that_he_has_more_room_is_sent_again_what_found_none() -> None:
+@pytest.mark.parametrize("before", [1023, 5000])
+def test_who_says_that_there_is_room_is_sent_the_first_frame_at_once_and_the_others_when_it_is_taken(
+    before: int,
+) -> None:
     outflow = Outflow(changed(CONFIG, frame_messages=2))
-    push(outflow, *numbers(4))
+    outflow.on_limit(before)  # he may have said too much
+    push(outflow, *numbers(6))
     runs(outflow)
-    outflow.on_timer(1.0)
-    assert spans(outflow, 1.0) == [(1, 2)]
     outflow.on_limit(5000)
-    assert spans(outflow, 1.1) == [(1, 2), (3, 2)]
-
-
-def test_so_it_is_if_he_had_said_too_much_before() -> None:
-    outflow = Outflow(changed(CONFIG, frame_messages=2))
-    outflow.on_limit(5000)
-    push(outflow, *numbers(4))
-    runs(outflow)
-    outflow.on_limit(4)
     assert spans(outflow) == []  # it may yet be acknowledged
     outflow.on_timer(1.0)
     assert spans(outflow, 1.0) == [(1, 2)]
-    outflow.on_limit(4)
-    assert spans(outflow, 1.1) == [(1, 2), (3, 2)]
+    outflow.on_limit(5000)
+    assert spans(outflow, 1.1) == [(1, 2)]
+    outflow.on_ack(2)
+    assert spans(outflow, 1.2) == [(3, 2), (5, 2)]
+
+
+def test_whatever_is_said_of_room_a_frame_that_finds_none_is_sent_once_more_until_the_timer() -> None:
+    outflow = Outflow(changed(CONFIG, frame_messages=2))
+    push(outflow, *numbers(6))
+    runs(outflow)
+    now = 0.0
+    for _ in range(3):
+        now = outflow.deadline
+        outflow.on_timer(now)
+        sent = spans(outflow, now)
+        for limit in range(2000, 2100):
+            outflow.on_limit(limit)
+            sent += spans(outflow, now)
+        assert sent == [(1, 2), (1, 2)]
+    assert now == pytest.approx(0.25 + 0.5 + 1.0)
 
 
 def test_an_answer_makes_it_patient_again() -> None:

@@ -137,16 +137,21 @@ def test_what_is_held_and_whom_we_know_is_bounded() -> None:
 # --- the tree ---
 
 
-def winner(_: int) -> int:
-    """The lot of a message that may prune whatever is under way beside it."""
-    return 0
+def one_author(_: int) -> bytes:
+    """All messages are of one author, so that any may prune."""
+    return b""
+
+
+def each_its_own(number: int) -> bytes:
+    """Every message has an author who says nothing else."""
+    return random.Random(number).randbytes(32)
 
 
 class Net:
     """Members of a tree; messages take one step each."""
 
-    def __init__(self, size: int, edges: list[tuple[int, int]], lot: Callable[[int], int] = winner) -> None:
-        self.nodes = [Plumtree[int, int](CONFIG, random.Random(n), lot) for n in range(size)]
+    def __init__(self, size: int, edges: list[tuple[int, int]], author: Callable[[int], bytes] = one_author) -> None:
+        self.nodes = [Plumtree[int, int](CONFIG, random.Random(n), author) for n in range(size)]
         self.got: list[dict[int, None]] = [{} for _ in range(size)]
         self.deaf: set[int] = set()
         self.duplicates = self.grafts = 0
@@ -238,12 +243,12 @@ def test_a_neighbour_that_goes_is_made_up_for(graph: tuple[int, list[tuple[int, 
     assert all(1 in got for at, got in enumerate(net.got) if at != gone)
 
 
-def test_of_messages_that_are_under_way_at_once_one_prunes_and_the_tree_stays_whole() -> None:
-    def grafts_and_duplicates(lot: Callable[[int], int]) -> tuple[int, int]:
+def test_of_authors_who_speak_at_once_one_prunes_and_the_tree_stays_whole() -> None:
+    def grafts_and_duplicates(author: Callable[[int], bytes]) -> tuple[int, int]:
         """Grafts while sixteen at a time speak, and duplicates of one that speaks alone afterwards."""
         rng = random.Random(5)
         edges = {(at, (at + 1) % 60) for at in range(60)} | {tuple(rng.sample(range(60), 2)) for _ in range(90)}
-        net = Net(60, sorted({(min(edge), max(edge)) for edge in edges}), lot)  # type: ignore[type-var]
+        net = Net(60, sorted({(min(edge), max(edge)) for edge in edges}), author)  # type: ignore[type-var]
         for first in range(0, 160, 16):
             net.now += 0.5
             net.say(7 * first % 60, *range(first, first + 16))
@@ -253,25 +258,50 @@ def test_of_messages_that_are_under_way_at_once_one_prunes_and_the_tree_stays_wh
         assert all(len(got) == 161 for got in net.got)
         return net.grafts, net.duplicates - before
 
-    each_may, one_may = grafts_and_duplicates(winner), grafts_and_duplicates(lambda number: number)
-    assert each_may[0] > 20 * one_may[0]  # it falls apart, and is put together again, all the time
-    assert one_may[0] < 5  # before it was known that many come
+    each_may, one_may = grafts_and_duplicates(one_author), grafts_and_duplicates(each_its_own)
+    assert each_may[0] > 10 * one_may[0]  # it falls apart, and is put together again, all the time
+    assert one_may[0] < 15  # while it is not known yet who speaks
     assert one_may[1] == 0
 
 
-def test_a_message_that_comes_alone_prunes_whatever_its_lot() -> None:
-    tree = Plumtree[str, int](CONFIG, random.Random(1), lambda number: number)
+def key(number: int) -> bytes:
+    """The higher the number the higher the key of its author; of a thousand in a row it is the same."""
+    return bytes([number // 1000])
+
+
+def test_of_those_who_spoke_of_late_the_one_with_the_lowest_key_prunes() -> None:
+    tree = Plumtree[str, int](CONFIG, random.Random(1), key)
     for peer in ("first", "second"):
         tree.on_up(peer)
-    tree.on_new(1, "first", 10.0)
-    assert tree.on_duplicate(1, "second", 10.0)
+    tree.on_new(5000, "first", 10.0)
+    assert tree.on_duplicate(5000, "second", 10.0)  # nobody else speaks
     tree.on_graft("second")
-    tree.on_new(2, "first", 10.5)
-    tree.on_new(3, "first", 11.0)
-    assert not tree.on_duplicate(3, "second", 11.0)  # one of the three with a 4 in it may
-    assert tree.on_duplicate(4, "second", 11.0)
+    tree.on_new(3000, "first", 10.5)
+    for number in range(5001, 5900):  # who says much keeps nobody from pruning
+        tree.on_new(number, "first", 11.0)
+    assert not tree.on_duplicate(5899, "second", 11.0)
+    assert tree.on_duplicate(3000, "second", 11.0)
     tree.on_graft("second")
-    assert tree.on_duplicate(3, "second", 11.0 + CONFIG.under_way_s)
+    assert not tree.on_duplicate(5899, "second", 10.4 + CONFIG.under_way_s)
+    assert tree.on_duplicate(5899, "second", 10.5 + CONFIG.under_way_s)
+
+
+def test_so_it_is_with_shortcuts() -> None:
+    tree = Plumtree[str, int](CONFIG, random.Random(1), key)
+    for peer in ("far", "near"):
+        tree.on_up(peer)
+    tree.on_prune("near")
+    for number in (1000, 2000):
+        tree.on_new(number, "far", 10.0, hops=9)
+    assert tree.on_shorter("near", 2000, 1, 10.0) is None
+    assert tree.on_shorter("near", 1000, 1, 10.0) == "far"
+
+
+def test_of_authors_that_come_in_droves_a_bounded_number_is_remembered() -> None:
+    tree = Plumtree[str, int](CONFIG, random.Random(1), each_its_own)
+    for number in range(3000):
+        tree.on_new(number, None, 10.0)
+    assert len(tree._spoke) == 1024
 
 
 def test_who_withholds_does_not_keep_it_from_others() -> None:
@@ -283,7 +313,7 @@ def test_who_withholds_does_not_keep_it_from_others() -> None:
 
 
 def test_a_shorter_way_takes_the_place_of_the_longer_one() -> None:
-    tree = Plumtree[str, int](CONFIG, random.Random(1), winner)
+    tree = Plumtree[str, int](CONFIG, random.Random(1), one_author)
     for peer in ("far", "near"):
         tree.on_up(peer)
     tree.on_prune("near")

@@ -1,13 +1,11 @@
 """Names of statements: what is said at once of many is what was meant, and hostile ranges stay small."""
 
-import hashlib
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dht_atonce.errors import WireError
-from dht_atonce.rooms.numbers import lot_of, number_of, numbers_of, pages, ranges_of
+from dht_atonce.rooms.numbers import number_of, numbers_of, pages, ranges_of
 from dht_atonce.rooms.wire import Range, Statement, Stream, suspect_data
 
 ANN, BEN = bytes(32), b"\1" * 32
@@ -22,13 +20,6 @@ numbers = st.lists(
 
 def statement(stream: int, data: bytes = b"") -> Statement:
     return Statement(ANN, 5, stream, 7, data, bytes(64))
-
-
-def test_a_lot_is_as_specified() -> None:
-    # docs/wire.md, "Rooms", spelt out.
-    named = ANN + (5).to_bytes(8, "big") + bytes([Stream.SHOUT]) + (7).to_bytes(8, "big")
-    digest = hashlib.blake2b(named, digest_size=4).digest()
-    assert lot_of(number_of(statement(Stream.SHOUT))) == int.from_bytes(digest, "big")
 
 
 @given(numbers)

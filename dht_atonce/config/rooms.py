@@ -50,7 +50,7 @@ class RoomsConfig:
     shortcut_s: float = 5.0
     """No more often than this: the tree must not change faster than messages go through it."""
     under_way_s: float = 2.0
-    """So long a message may be under way to others. Of those that are at the same time one may prune. Part of the
+    """So long a message may be under way to others. Of several authors who speak within it one prunes. Part of the
     protocol."""
     max_missing: int = 4096
     """Announced messages that are waited for."""

@@ -96,8 +96,7 @@ class Flusher:
             self.arm(pair)
 
     def press(self, pair: Pair) -> None:
-        """It was told of little room, or of more than there was: it is to hear of more when the app has read
-        messages."""
+        """It was told of little room: it is to hear of more when the app has read messages."""
         self._pressed[pair] = None
         self._inbox.on_read = self._on_read
 
@@ -113,12 +112,13 @@ class Flusher:
         pair.timer = self._loop.call_at(deadline, self._on_timer, pair)
 
     def close(self, pairs: Iterable[Pair]) -> None:
-        """Let the last words of these go, and acknowledgements; nothing comes afterwards by itself."""
+        """Let the last words of these go, and acknowledgements; no timer runs afterwards."""
         for pair in pairs:
             if pair.link is not None:
                 self.flush(pair)
-            if pair.timer is not None:
-                pair.timer.cancel()
+            for timer in (pair.timer, pair.retry):
+                if timer is not None:
+                    timer.cancel()
         if self._unhurried_timer is not None:
             self._unhurried_timer.cancel()
 

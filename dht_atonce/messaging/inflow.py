@@ -27,15 +27,15 @@ class Inflow:
     room is not taken, so it is not acknowledged and comes again.
     """
 
-    __slots__ = ("_config", "_held_bytes", "_untold", "ack_due", "ack_is_late", "behind_gap", "expected", "told")
+    __slots__ = ("_config", "_held_bytes", "_untold", "ack_due", "ack_is_urgent", "behind_gap", "expected", "told")
 
     def __init__(self, config: MessagingConfig, expected: int = 1) -> None:
         self._config = config
         self.expected = expected
         self.ack_due = False
         """Something came that the sender has to hear of."""
-        self.ack_is_late = False
-        """And at once."""
+        self.ack_is_urgent = False
+        """And at once, for somebody waits for it, or may do something about it."""
         self._untold = 0
         """Frames of which the sender has not heard."""
         self.behind_gap: dict[int, tuple[int, Messages]] = {}
@@ -63,9 +63,9 @@ class Inflow:
             self.expected = seq0 + len(messages)  # all but always
             self._untold += 1
             if not unhurried or self._untold >= self._config.ack_frames:
-                self.ack_is_late = True
+                self.ack_is_urgent = True
             return [Taken(kind, messages)]  # type: ignore[arg-type]
-        self.ack_is_late = True  # a gap, a repetition, or no room: the sender can do something about it
+        self.ack_is_urgent = True  # a gap, a repetition, or no room, all but always: what the sender wants to know
         if seq0 > self.expected:
             self._hold(kind, seq0, messages)
             return []
@@ -90,12 +90,12 @@ class Inflow:
 
     def tell(self) -> None:
         """The sender is told now."""
-        self.ack_due = self.ack_is_late = False
+        self.ack_due = self.ack_is_urgent = False
         self._untold = 0
 
     def untell(self) -> None:
         """What was last said may not have been heard: it is to be said again."""
-        self.ack_due = self.ack_is_late = True
+        self.ack_due = self.ack_is_urgent = True
         self.told = self.expected - 1
 
     def skip_to(self, base: int) -> None:
@@ -134,7 +134,8 @@ class Inflow:
             and len(self.behind_gap) < self._config.max_held
             and self._held_bytes + size <= self._config.window_bytes
         ):
-            self.behind_gap[seq0] = (kind, messages)
+            # Views would keep all of their frame, whatever else it held.
+            self.behind_gap[seq0] = (kind, [one if one is None else bytes(one) for one in messages])
             self._held_bytes += size
 
     def _forget_old(self) -> None:

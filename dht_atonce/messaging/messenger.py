@@ -117,11 +117,19 @@ class Messenger:
         """What others send us, as it comes; ends when we are closed."""
         return self.inbox.read()
 
-    def post(self, to: PeerId, data: bytes, timeout_s: float | None = None, kind: int = Kind.MESSAGE) -> Receipt:
+    def post(
+        self,
+        to: PeerId,
+        data: bytes,
+        timeout_s: float | None = None,
+        kind: int = Kind.MESSAGE,
+        *,
+        is_prompt: bool = False,
+    ) -> Receipt:
         """Queue `data` (at most 60,000 B) for `to`; the receipt tells what became of it, and can be awaited.
 
-        If it is not acknowledged within `timeout_s` (default 10), it has expired, or its outcome is unknown. Raises
-        `MessageTooLarge`, `QueueFull`, `PeerClosed`.
+        If it is not acknowledged within `timeout_s` (default 10), it has expired, or its outcome is unknown.
+        `is_prompt`: whoever calls is about to await the receipt. Raises `MessageTooLarge`, `QueueFull`, `PeerClosed`.
         """
         pair = self._last
         is_plain = timeout_s is None and kind == Kind.MESSAGE
@@ -142,6 +150,7 @@ class Messenger:
                 last = _HEAD_START
             if index == last:
                 # A frame is full, or the other side has nothing to do: it may work on these while we go on.
+                receipt.batch.is_prompt = is_prompt
                 self._flusher.flush(pair)
                 pair.flushing = True
             elif is_plain and outflow.queued + last < self._max_waiting and outflow.queued_bytes < self._many_bytes:
@@ -190,7 +199,7 @@ class Messenger:
         Raises as `post`; `PeerUnknown`, `PeerOffline`, `NotAccepted` if nothing was sent; `DeliveryUnknown` if it was
         sent and no acknowledgement came.
         """
-        receipt = self.post(to, data, timeout_s)
+        receipt = self.post(to, data, timeout_s, is_prompt=True)
         try:
             await receipt
         except asyncio.CancelledError:
@@ -292,16 +301,16 @@ class Messenger:
                 self.counters["messaging.unknown_kind"] += len(one.messages)
         if frame.messages and frame.seq0 <= (expected := delivery.inflow.expected) < frame.seq0 + len(frame.messages):
             self.counters["messaging.not_taken"] += frame.seq0 + len(frame.messages) - expected
-            # It was told of room that others, or larger messages, took meanwhile: it hears when there is room again.
-            delivery.inflow.untell()
-            self._flusher.press(pair)
+            if frame.kind == Kind.MESSAGE:
+                # It was told of room that others, or larger messages, took meanwhile: it hears when there is some.
+                delivery.inflow.untell()
         if settled:
             self.counters["messaging.delivered"] += outflow.delivered - before
             wake(settled)
         if pair.flushing:
             return
         inflow = delivery.inflow
-        if inflow.ack_is_late or outflow.is_due:
+        if inflow.ack_is_urgent or outflow.is_due:
             self._flusher.soon(pair)
         elif inflow.ack_due:
             self._flusher.later(pair)

@@ -37,6 +37,7 @@ class Outflow:
         "_frame_bytes",
         "_frame_messages",
         "_invited",
+        "_knocked",
         "_left",
         "_limit",
         "_next_seq",
@@ -78,6 +79,8 @@ class Outflow:
         self._cursor = 0
         """The place in flight of the batch to send next over the present link."""
         self._probing = False
+        self._knocked = False
+        """The first frame was sent once more since the timer, for there was said to be room."""
         self._retransmit_s = config.retransmit_s
         self._retransmit_at: float | None = None
         self._expiry = inf
@@ -250,8 +253,13 @@ class Outflow:
         is_higher = limit > self._limit
         if is_higher:
             self._limit = limit
-        if self._probing or (is_higher and not self._flight):
-            self.rewind()  # what found no room may find it now
+        if not self._flight:
+            if is_higher:
+                self.rewind()
+        elif self._probing and not self._knocked:
+            # What found no room may find it now: the first frame shows. Once until the timer, whatever is said.
+            self._knocked = True
+            self._cursor = 0
 
     def skip_to(self, base: int) -> None:
         """The receiver expects `base` though we know of nothing sent: we had forgotten the pair, it had not."""
@@ -267,7 +275,7 @@ class Outflow:
             for batch in self._flight:
                 batch.held = False
             self._cursor = 0
-            self._probing = True
+            self._probing, self._knocked = True, False
             self._retransmit_s = min(self._config.retransmit_max_s, self._retransmit_s * 2)
             self._retransmit_at = None
         return self._expire(now) if now >= self._expiry else []

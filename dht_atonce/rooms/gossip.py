@@ -12,13 +12,14 @@ missed is found out by digests, which neighbours exchange in both modes, and by 
 
 import random
 from collections import Counter
+from operator import itemgetter
 
 from dht_atonce.config import RoomsConfig
 from dht_atonce.dht.gate import Bucket, Buckets
 from dht_atonce.errors import WireError
 from dht_atonce.rooms.authors import Authors
 from dht_atonce.rooms.history import History, Kept
-from dht_atonce.rooms.numbers import Number, lot_of, number_of, numbers_of, pages
+from dht_atonce.rooms.numbers import Number, number_of, numbers_of, pages
 from dht_atonce.rooms.outbox import Outbox
 from dht_atonce.rooms.plumtree import Plumtree
 from dht_atonce.rooms.roster import Roster
@@ -65,7 +66,7 @@ class Gossip:
         self.roster = Roster(config)
         self.authors = Authors(config, signer.session)
         self.history = History(config)
-        self.tree: Plumtree[bytes, Number] = Plumtree(config, rng, lot_of)
+        self.tree: Plumtree[bytes, Number] = Plumtree(config, rng, itemgetter(0))
         self.mode = Mode.DIRECT
         self.seq = 0
         """How many shouts we made."""

@@ -1,20 +1,17 @@
 """What names a statement, and how many names are said at once: those in a row are a range. No I/O, no clock."""
 
 from collections.abc import Iterable
-from hashlib import blake2b
-from struct import Struct
 
 from dht_atonce.errors import WireError
 from dht_atonce.rooms.wire import Range, Statement, Stream, suspect_of
 
-__all__ = ["Number", "lot_of", "number_of", "numbers_of", "pages", "ranges_of"]
+__all__ = ["Number", "number_of", "numbers_of", "pages", "ranges_of"]
 
 Number = tuple[bytes, int, int, int]
 """What names a statement: whom it is of, session, stream, seq."""
 
 _MAX_EXPANDED = 1024  # statements that one message may ask for or announce
 _MAX_SEQ = 1 << 63  # nobody gets there; what is beyond must not make us count past 64 bits
-_LOT = Struct(">QBQ")
 _RANGES = 256  # of one message
 
 
@@ -27,12 +24,6 @@ def number_of(statement: Statement) -> Number:
     if stream > Stream.SUSPECT:
         raise WireError("unknown stream")
     return statement.author, statement.session, Stream.HERE if stream == Stream.GONE else stream, statement.seq
-
-
-def lot_of(number: Number) -> int:
-    """What a statement draws by its name: 32 bits, the same for all members."""
-    author, session, stream, seq = number
-    return int.from_bytes(blake2b(author + _LOT.pack(session, stream, seq), digest_size=4).digest())
 
 
 def ranges_of(numbers: Iterable[Number]) -> list[Range]:

@@ -9,15 +9,15 @@ messages come first form a tree, and all the others mend it.
 Where an announcement shows a way that is shorter by far, it takes the place of the longer one (the paper's
 optimization), so the tree stays flat whoever speaks.
 
-Two messages that are under way at once can cut one circle in two places, and what lies between them falls off. So when
-many are, only some of them may prune; a lot that the message draws says which, and all members read it alike.
+Messages of two authors that are under way at once can cut one circle in two places, and what lies between them falls
+off. So of those who speak only one prunes, the same for all members: whose key is the lowest. One author's messages all
+cut where the first one did.
 
 Neighbours and message ids are opaque. What a neighbour announces is not believed: it costs a question, and the next one
 who announced it is asked after that.
 """
 
 import random
-from collections import deque
 from collections.abc import Callable, Hashable, Iterable
 from typing import Generic, TypeVar
 
@@ -30,7 +30,7 @@ I = TypeVar("I", bound=Hashable)  # noqa: E741
 
 _FOR_EVER = float("inf")
 _RECENT = 512
-_MAX_UNDER_WAY = 1024
+_MAX_AUTHORS = 1024
 
 
 class _Missing(Generic[P]):
@@ -44,13 +44,18 @@ class _Missing(Generic[P]):
 class Plumtree(Generic[P, I]):
     """One member's part of the tree."""
 
-    def __init__(self, config: RoomsConfig, rng: random.Random, lot: Callable[[I], int]) -> None:
-        """`lot`: a number that a message's id draws, the same for all members."""
+    def __init__(
+        self,
+        config: RoomsConfig,
+        rng: random.Random,
+        author: Callable[[I], bytes],
+    ) -> None:
+        """`author`: by whom a message is."""
         self._config = config
         self._rng = rng
-        self._lot = lot
-        # When the messages came that may be under way to others
-        self._came: deque[float] = deque(maxlen=_MAX_UNDER_WAY)
+        self._author = author
+        # Authors of whom something may be under way to others, and when it came; the latest last
+        self._spoke: dict[bytes, float] = {}
         # Dicts, not sets: in a replay their order is the same.
         self.eager: dict[P, None] = {}
         self.lazy: dict[P, None] = {}
@@ -104,7 +109,11 @@ class Plumtree(Generic[P, I]):
         """A message is new to us. Gives whom to send it to; the others will be told that we have it. `source`: the
         neighbour from whom it came through the tree, over so many links."""
         self._missing.pop(number, None)
-        self._came.append(now)
+        author = self._author(number)
+        self._spoke.pop(author, None)
+        self._spoke[author] = now
+        if len(self._spoke) > _MAX_AUTHORS:
+            del self._spoke[next(iter(self._spoke))]
         self._recent[number] = source, hops
         if len(self._recent) > _RECENT:
             del self._recent[next(iter(self._recent))]
@@ -211,15 +220,11 @@ class Plumtree(Generic[P, I]):
     # --- inside ---
 
     def _may_prune(self, number: I, now: float) -> bool:
-        """Whether a message may take links out of the tree: all of them if they come one at a time, of eight that are
-        under way one, and so on."""
-        came = self._came
-        while came and came[0] <= now - self._config.under_way_s:
-            came.popleft()
-        share = 1
-        while share < len(came):
-            share *= 2
-        return not self._lot(number) % share
+        """Whether a message may take links out of the tree."""
+        spoke = self._spoke
+        while spoke and spoke[first := next(iter(spoke))] <= now - self._config.under_way_s:
+            del spoke[first]
+        return not spoke or self._author(number) <= min(spoke)
 
     def _to_lazy(self, peer: P) -> None:
         del self.eager[peer]

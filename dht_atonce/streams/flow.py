@@ -41,6 +41,7 @@ class Flow:
         "received",
         "send_limit",
         "sent",
+        "short_on_way",
         "undelivered",
         "unsettled",
         "waiting",
@@ -67,6 +68,8 @@ class Flow:
         self.end_sent = False
         self.unsettled = 0
         """Messages that were taken and are not acknowledged."""
+        self.short_on_way = 0
+        """Of those the ones that were not full chunks."""
         self.in_turn = False
         """It is in the mux's round."""
         self._chunks: deque[bytes] = deque()
@@ -83,11 +86,6 @@ class Flow:
     def readable(self) -> int:
         """Bytes that can be read."""
         return self.received - self.consumed
-
-    @property
-    def on_way(self) -> int:
-        """Bytes that were taken and are not acknowledged."""
-        return self.undelivered - self.waiting
 
     @property
     def may_send(self) -> bool:

@@ -1,7 +1,8 @@
 """The streams of ourselves and one peer: who may send next, who gets credit, what a stranger may not. No I/O, no clock.
 
 Streams take turns, a chunk each, while the pace lets anything go; what is not data goes before all data. A stream
-without credit is not in the round, so a slow reader slows its own writer only.
+without credit is not in the round, so a slow reader slows its own writer only. Of each stream one chunk that is not
+full is on its way at most (Minshall's form of Nagle's rule, RFC 896): small writes in a row go together.
 """
 
 from collections import Counter, deque
@@ -29,9 +30,6 @@ __all__ = ["Budget", "Mux", "Post"]
 
 _MAX_REMEMBERED: Final = 64
 """Streams that are over, to whose last pieces nobody answers."""
-_BULK: Final = 2
-"""A stream that has so many chunks on its way sends full ones only, as Nagle's rule has it (RFC 896): what it writes
-now cannot be read before those."""
 _WORDS: Final = {
     ResetCode.REFUSED: "the other side did not take the stream",
     ResetCode.UNKNOWN: "the other side has given the stream up",
@@ -66,6 +64,8 @@ class Post(NamedTuple):
     """Bytes of the stream in it."""
     flow: Flow | None
     """None: a reply to which nobody listens."""
+    is_short: bool = False
+    """It was not a full chunk."""
 
 
 class Mux:
@@ -215,7 +215,7 @@ class Mux:
             if not pace.has_room:
                 break
             flow = self._round.popleft()
-            if 0 < flow.waiting < pace.chunk and not flow.finished and flow.on_way >= _BULK * pace.chunk:
+            if flow.short_on_way and 0 < flow.waiting < pace.chunk and not flow.finished:
                 self._round.append(flow)  # it waits for more to be written: a frame costs what it costs
                 continue
             flow.in_turn = False
@@ -229,7 +229,9 @@ class Mux:
             pieces, size = flow.take(pace.chunk)
             self._enter(flow)
             pace.on_sent(size)
-            return Post(write_data(flow.is_ours, flow.number, pieces, size), size, flow)
+            is_short = size < pace.chunk
+            flow.short_on_way += is_short
+            return Post(write_data(flow.is_ours, flow.number, pieces, size), size, flow, is_short)
         return None
 
     # --- inside ---
@@ -296,4 +298,5 @@ class Mux:
             self._replies -= 1
         if flow is not None:
             flow.unsettled -= 1
+            flow.short_on_way -= post.is_short
             self._remove_if_over(flow)

@@ -44,7 +44,6 @@ class Sides:
         self._counters: Counter[str] = messenger.counters
         self._on_change = on_change
         self._numbers = itertools.count(first_number)
-        self._wake_writer_bytes = config.write_ahead_bytes // 2
         self._closed = False
         self._loop = asyncio.get_running_loop()
 
@@ -89,7 +88,7 @@ class Sides:
             posted = Posted(post, receipt, now)
             side.posted.append(posted)
             self._watch(side, posted)
-            if post.size and flow is not None and flow.waiting <= self._wake_writer_bytes:
+            if post.size and flow is not None and flow.waiting <= self._config.write_ahead_bytes:
                 self._on_change(flow)
         if mux.is_idle and not side.posted and self.by_peer.get(side.peer_id) is side:
             del self.by_peer[side.peer_id]
