@@ -27,7 +27,17 @@ class Inflow:
     room is not taken, so it is not acknowledged and comes again.
     """
 
-    __slots__ = ("_config", "_held_bytes", "_untold", "ack_due", "ack_is_urgent", "behind_gap", "expected", "told")
+    __slots__ = (
+        "_config",
+        "_held_bytes",
+        "_must_tell",
+        "_untold",
+        "ack_due",
+        "ack_is_urgent",
+        "behind_gap",
+        "expected",
+        "told",
+    )
 
     def __init__(self, config: MessagingConfig, expected: int = 1) -> None:
         self._config = config
@@ -41,6 +51,8 @@ class Inflow:
         self.behind_gap: dict[int, tuple[int, Messages]] = {}
         """What is held, by first number: kind and messages."""
         self._held_bytes = 0
+        self._must_tell = False
+        """The sender has to hear of the room, even if there is none."""
         self.told = expected - 1 + config.first_window
         """The highest number for which the sender was told that there is room."""
 
@@ -81,11 +93,11 @@ class Inflow:
 
     def limit(self, room: int) -> int | None:
         """The highest number for which there is room, if the sender should hear of it; to be sent when it is given."""
-        limit = self.expected - 1 + room
+        limit = max(0, self.expected - 1 + room)
         more = limit - self.told
-        if more < 1 or (more < self._config.window_step and more < room // 2):
+        if not self._must_tell and (more < 1 or (more < self._config.window_step and more < room // 2)):
             return None
-        self.told = limit
+        self.told, self._must_tell = limit, False
         return limit
 
     def tell(self) -> None:
@@ -95,7 +107,7 @@ class Inflow:
 
     def untell(self) -> None:
         """What was last said may not have been heard: it is to be said again."""
-        self.ack_due = self.ack_is_urgent = True
+        self.ack_due = self.ack_is_urgent = self._must_tell = True
         self.told = self.expected - 1
 
     def skip_to(self, base: int) -> None:

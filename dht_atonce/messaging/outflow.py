@@ -40,6 +40,7 @@ class Outflow:
         "_knocked",
         "_left",
         "_limit",
+        "_lowered",
         "_next_seq",
         "_open",
         "_probing",
@@ -79,6 +80,8 @@ class Outflow:
         self._cursor = 0
         """The place in flight of the batch to send next over the present link."""
         self._probing = False
+        self._lowered = False
+        """What lies beyond a limit that became lower was taken back."""
         self._knocked = False
         """The first frame was sent once more since the timer, for there was said to be room."""
         self._retransmit_s = config.retransmit_s
@@ -248,15 +251,18 @@ class Outflow:
                     batch.held = True
 
     def on_limit(self, limit: int) -> None:
-        """The receiver has room for numbers up to `limit`. One that is no higher than what it said before is news too:
-        what it said turned out to be wrong."""
-        is_higher = limit > self._limit
-        if is_higher:
-            self._limit = limit
+        """The receiver has room for numbers up to `limit`. It may be lower than what it said before, which turned out
+        to be wrong: what lies beyond it was not taken, and is sent again when it says more."""
+        is_higher, is_lower = limit > self._limit, limit < self._limit
+        self._limit = limit
+        if is_lower and not self._lowered:
+            # Once until something is acknowledged or the timer comes, whatever is said.
+            self._lowered = True
+            self._cursor = min(self._cursor, bisect_right(self._flight, limit + 1, key=_end))
         if not self._flight:
             if is_higher:
                 self.rewind()
-        elif self._probing and not self._knocked:
+        elif self._probing and not self._knocked and limit >= self.base:
             # What found no room may find it now: the first frame shows. Once until the timer, whatever is said.
             self._knocked = True
             self._cursor = 0
@@ -275,7 +281,7 @@ class Outflow:
             for batch in self._flight:
                 batch.held = False
             self._cursor = 0
-            self._probing, self._knocked = True, False
+            self._probing, self._knocked, self._lowered = True, False, False
             self._retransmit_s = min(self._config.retransmit_max_s, self._retransmit_s * 2)
             self._retransmit_at = None
         return self._expire(now) if now >= self._expiry else []
@@ -294,9 +300,11 @@ class Outflow:
         if self._probing and cursor:
             pass
         elif cursor < sent:
-            batch = flight[cursor]
-            batch.unhurried = False
-            cursor += 1
+            first = flight[cursor]
+            if self._probing or first.seq0 + first.settled <= self._limit:
+                batch = first
+                batch.unhurried = False
+                cursor += 1
         elif waiting and self._fits(waiting[0]):
             batch = waiting.popleft()
             if batch is self._open:
@@ -310,7 +318,7 @@ class Outflow:
             batch.unhurried = not (batch.is_prompt or batch.waiters or self._is_tight())
             cursor += 1
         self._cursor = cursor
-        if self._retransmit_at is None and (cursor or waiting):
+        if self._retransmit_at is None and (sent or cursor or waiting):
             self._retransmit_at = now + self._retransmit_s
         return batch
 
@@ -349,7 +357,7 @@ class Outflow:
 
     def _be_patient(self) -> None:
         """The other side gave a sign of life."""
-        self._probing = False
+        self._probing = self._lowered = False
         self._retransmit_s = self._config.retransmit_s
         self._retransmit_at = None
 
