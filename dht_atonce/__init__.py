@@ -6,7 +6,7 @@ async with Peer.open(profile="~/.my-app", seeds=["atonce://PEERID@HOST:PORT"]) a
 
 from dht_atonce.access import Contacts
 from dht_atonce.calls.calls import Request
-from dht_atonce.config import CallConfig, MessagingConfig, NetworkConfig
+from dht_atonce.config import CallConfig, DurableConfig, MessagingConfig, NetworkConfig
 from dht_atonce.dht.node import DhtNode, FindResult, KeyChange, KeyWatch, PublishResult, WatchEvent
 from dht_atonce.durable.receipt import DurableReceipt
 from dht_atonce.durable.receiving import DurableMessage
@@ -63,6 +63,7 @@ __all__ = [
     "Contacts",
     "DeliveryUnknown",
     "DhtNode",
+    "DurableConfig",
     "DurableMessage",
     "DurableReceipt",
     "Entered",

@@ -240,6 +240,8 @@ class Membership:
         `NetworkMismatch`."""
         entry = await self._ladder.climb(network, self._node, saved)
         self.entry = entry
+        if entry.way == "saved contacts":
+            self._staying.on_saved_way()
         self.emit("entered", way=entry.way, answered=entry.answered, tried=list(entry.tried))
         if not self._transient:
             await self._save()

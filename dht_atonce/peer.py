@@ -304,8 +304,8 @@ class Peer:
         profile folder, or a peer that is linked to us takes no durable messages; ValueError for `expires_s`.
         """
         if durable:
-            return self._durable.post(_peer_id(to), data, expires_s)
-        return self._membership.messenger.post(_peer_id(to), data, timeout_s)
+            return self._durable.post(_peer_id(to), _bytes(data), expires_s)
+        return self._membership.messenger.post(_peer_id(to), _bytes(data), timeout_s)
 
     def post_many(self, to: Iterable[PeerId | str], data: bytes, timeout_s: float | None = None) -> list[Receipt]:
         """`post` the same message of at most 60,000 B to each of `to`; their receipts, in that order.
@@ -317,7 +317,7 @@ class Peer:
 
         Raises `PeerIdError`, `MessageTooLarge`, `PeerClosed`: then nothing was queued for anybody.
         """
-        return self._membership.messenger.post_many([_peer_id(who) for who in to], data, timeout_s)
+        return self._membership.messenger.post_many([_peer_id(who) for who in to], _bytes(data), timeout_s)
 
     @overload
     async def send(self, to: PeerId | str, data: bytes, timeout_s: float | None = None) -> None: ...
@@ -346,8 +346,8 @@ class Peer:
         as `post`, and `StoreError` if our disk does not take it.
         """
         if durable:
-            return await self._durable.send(_peer_id(to), data, expires_s)
-        await self._membership.messenger.send(_peer_id(to), data, timeout_s)
+            return await self._durable.send(_peer_id(to), _bytes(data), expires_s)
+        await self._membership.messenger.send(_peer_id(to), _bytes(data), timeout_s)
         return None
 
     async def done(self, message: DurableMessage) -> None:
@@ -367,7 +367,7 @@ class Peer:
         `NotAccepted`, `NotSupported`, `NoSuchService`, `PeerBusy`; if it was, and failed, `RequestFailed`; if it may
         have been `RequestLost`, `PeerClosed`; `RequestTimeout` says whether. ValueError: a name or time out of bounds.
         """
-        return await self._calls.request(_peer_id(to), data, timeout_s, service)
+        return await self._calls.request(_peer_id(to), _bytes(data), timeout_s, service)
 
     @overload
     def serve(self, service: str) -> Callable[[H], H]: ...
@@ -554,3 +554,12 @@ def _peer_id(who: PeerId | str) -> PeerId:
     if isinstance(who, str):
         return PeerId.parse(who)
     raise PeerIdError("a PeerId or its 56 characters are wanted")
+
+
+def _bytes(data: bytes) -> bytes:
+    """What an app wants to say. Anything else would be found out by the other side only, which ends the link for it."""
+    if type(data) is bytes:
+        return data
+    if isinstance(data, bytes | bytearray | memoryview):
+        return bytes(data)
+    raise TypeError(f"a message is bytes, not {type(data).__name__}; text.encode() makes them of text")

@@ -71,6 +71,10 @@ class Staying:
         if is_proved and takes_seats:
             self._watchdog.on_heard()
 
+    def on_saved_way(self) -> None:
+        """We came in by contacts of our own, past the seeds."""
+        self._watchdog.on_saved_way(self._host.clock.monotonic())
+
     def on_shown(self, endpoints: tuple[Address, ...]) -> None:
         """Our presence was published with these endpoints."""
         self._watchdog.on_shown(endpoints)

@@ -124,6 +124,10 @@ class Watchdog:
         """We published that we can be dialled at `endpoints`."""
         self._shown = endpoints
 
+    def on_saved_way(self, now: float) -> None:
+        """We came in by contacts of our own, and no seed heard of us: one that lost its list names nobody."""
+        self._visit_at = now + self._config.visit_s * self._rng.uniform(0.75, 1.25)
+
     def on_addresses(self, here: tuple[str | None, ...], endpoints: tuple[object, ...], now: float) -> None:
         """This machine's own addresses (None in a family without a way out), and where others can dial us now."""
         # Of a family in which nobody was known before, nothing was known of our address either.

@@ -11,7 +11,7 @@ async def main(seed_url: str, profile: str | None) -> None:
         print("send something to", peer.id, flush=True)
         async for message in peer.messages():
             print(message.sender.short, message.data.decode(errors="replace"), flush=True)
-            await peer.send(message.sender, message.data)
+            peer.post(message.sender, message.data)  # who has gone meanwhile is no reason to end
 
 
 if __name__ == "__main__":

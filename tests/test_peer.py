@@ -376,6 +376,28 @@ def test_a_peer_that_is_started_again_comes_back_without_any_seed(tmp_path: Path
     virtual(main())
 
 
+def test_a_seed_that_lost_its_list_hears_of_whoever_is_started_again(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with Village() as village:
+            seed = await village.open_seed(tmp_path / "seed")
+            url = seed.url()
+            alice = await village.open_peer(profile=tmp_path / "alice")
+            bob = await village.open_peer(profile=tmp_path / "bob")
+            await asyncio.sleep(5)
+            await seed.aclose()
+            (tmp_path / "seed" / "state").unlink()
+            again = await village.open_seed(tmp_path / "seed")
+            assert again.url().peer_id == url.peer_id
+            await bob.aclose()
+            bob = await village.open_peer(profile=tmp_path / "bob", seeds=[again.url()])
+            await asyncio.sleep(5)
+            newcomer = await village.open_peer(seeds=[again.url()])
+            assert await found(newcomer, alice)
+            assert await found(newcomer, bob)
+
+    virtual(main())
+
+
 def test_all_are_started_again_one_after_another(tmp_path: Path) -> None:
     async def main() -> None:
         async with Village() as village:

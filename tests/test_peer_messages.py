@@ -2,6 +2,7 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support_peers import Village, identity, listener, now, seated, until, virtual
@@ -75,6 +76,28 @@ def test_the_same_to_many_has_its_time() -> None:
             assert now() - began < 1
             await until(lambda: lost.state is State.UNKNOWN, within_s=3)
             assert now() - began == pytest.approx(1.5, abs=0.1)
+
+    virtual(main())
+
+
+@pytest.mark.parametrize("data", ["text", 5, None, [b"m"]])
+def test_what_is_not_bytes_is_refused_at_once(data: Any) -> None:
+    # The other side would take it for an unreadable frame, and end the link each time that it is sent again.
+    async def main() -> None:
+        async with Village() as village:
+            await village.open_seed()
+            alice, bob = await village.open_peer(), await village.open_peer()
+            got = await listener(bob)
+            with pytest.raises(TypeError, match="a message is bytes"):
+                alice.post(bob.id, data)
+            with pytest.raises(TypeError, match="a message is bytes"):
+                await alice.send(bob.id, data)
+            with pytest.raises(TypeError, match="a message is bytes"):
+                alice.post_many([bob.id], data)
+            with pytest.raises(TypeError, match="a message is bytes"):
+                await alice.request(bob.id, data, service="any")
+            await alice.send(bob.id, bytearray(b"fine"))
+            assert got == [Message(alice.id, b"fine")]
 
     virtual(main())
 

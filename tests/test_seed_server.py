@@ -308,7 +308,7 @@ def test_what_a_seed_knew_survives_its_sudden_death(tmp_path: Path) -> None:
         async with Village() as village:
             first = await village.open_seed(tmp_path / "profile")
             old = [await village.open_peer() for _ in range(3)]
-            await asyncio.sleep(CONFIG.save_s + 1)
+            await asyncio.sleep(CONFIG.save_small_s + 1)
             village.crash(first)
             shutil.copytree(tmp_path / "profile", tmp_path / "disk of the dead")
             (tmp_path / "disk of the dead").chmod(0o700)

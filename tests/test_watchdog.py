@@ -65,6 +65,16 @@ def test_who_learns_that_it_has_an_address_has_not_moved() -> None:
 
 
 @pytest.mark.parametrize("others", [FEW, MANY])
+def test_whoever_came_in_past_the_seeds_visits_them_if_the_network_is_small(others: int) -> None:
+    day = Day()
+    day.others = others
+    day.watchdog.on_saved_way(day.now)
+    said = [day.look() for _ in range(1000)]
+    assert said.count(Step.VISIT) == (others is FEW)
+    assert Step.VISIT not in said[4:]
+
+
+@pytest.mark.parametrize("others", [FEW, MANY])
 def test_whoever_moved_in_a_small_network_visits_the_seeds_and_nobody_else_does(others: int) -> None:
     day = Day()
     day.others = others

@@ -17,8 +17,9 @@ class CallConfig:
     acknowledged."""
     max_running_per_sender: int = 256
     """Of one sender; and never more than are left for others."""
-    max_untaken: int = 512
-    """Replies to one sender that it has not acknowledged; beyond them its requests are not even refused."""
+    max_untaken: int = 10_000
+    """Replies to one sender that it has not acknowledged, as many as an honest one may wait for; beyond them its
+    requests are not even refused. All but `max_running_per_sender` of them are refusals, of some hundred bytes."""
     lost_link_s: float = 5.0
     """So long a request goes on when the link to who asked is gone, which may come back."""
     end_s: float = 0.5

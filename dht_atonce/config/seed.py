@@ -20,3 +20,6 @@ class SeedConfig:
     handshake_s: float = 30.0
     max_handshakes: int = 1024
     save_s: float = 30.0
+    save_small_s: float = 2.0
+    """The same while fewer than `small` are known."""
+    small: int = 64

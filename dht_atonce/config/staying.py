@@ -28,9 +28,9 @@ class StayConfig:
     climb_max_s: float = 300.0
     """The longest pause between two rounds of the ladder, seeds included."""
     visit_below: int = 16
-    """With fewer nodes known, all of them may have moved away from where the seeds know them: whoever moves visits the
-    seeds."""
+    """With fewer nodes known, the seeds may know none of them any more, for all have moved or the seeds lost their
+    lists: whoever moves, or comes in by saved contacts, visits the seeds."""
     visit_s: float = 2.0
-    """So long after it is back."""
+    """So long after it is in."""
     republish_s: float = 60.0
     """At least so long between two publishes because others see us at another address."""

@@ -281,14 +281,19 @@ class SeedServer:
 
     async def _save_regularly(self) -> None:
         while True:
-            await asyncio.sleep(self._config.save_s)
-            self._save_contacts()
-            await self._save()
+            # Of a small network any contact may be the only way in, and this process may be killed at any time.
+            is_small = len(self._profile.state.contacts) < self._config.small
+            await asyncio.sleep(self._config.save_small_s if is_small else self._config.save_s)
+            if self._save_contacts():
+                await self._save()
 
-    def _save_contacts(self) -> None:
-        contacts = self.directory.contacts()
-        if contacts:  # those of the last run are better than none
-            self._profile.state.contacts = tuple(contacts)
+    def _save_contacts(self) -> bool:
+        """Whether they are others than before."""
+        contacts, state = self.directory.contacts(), self._profile.state
+        if not contacts or set(contacts) == set(state.contacts):  # those of the last run are better than none
+            return False
+        state.contacts = tuple(contacts)
+        return True
 
     async def _save(self) -> None:
         try:
