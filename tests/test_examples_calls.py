@@ -121,5 +121,7 @@ def test_contacts_are_changed_whether_or_not_the_peer_runs(entry: Member, tmp_pa
 )
 def test_mistakes_are_explained_in_one_line(args: list[str], error: str, tmp_path: Path) -> None:
     assert "there is no profile in" in atonce("contacts", "list", "--profile", tmp_path / "none").error
+    assert atonce("contacts", "add", ids[bob], "Bob", "--profile", tmp_path / "new").text.startswith("added")
+    assert atonce("contacts", "list", "--profile", tmp_path / "new").text == f"{ids[bob]} Bob\n"
     atonce("id", "new", "--profile", tmp_path / "own")
     assert error in atonce("contacts", *args, "--profile", tmp_path / "own").error

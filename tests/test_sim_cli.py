@@ -331,3 +331,10 @@ def test_an_interrupt_ends_it_at_once_with_130(tmp_path: Path, command: str) -> 
 def test_a_stock_run_alone_is_judged_as_any_other(tmp_path: Path) -> None:
     text = TOWN + '[[expect]]\nthat = "lookups.attempted"\nis = "< 0"\n'
     assert atonce("sim", "run", write(tmp_path, text), "--node", "stock", "--json").code == 1
+
+
+def test_a_comparison_that_cannot_be_made_is_refused_before_its_first_half_runs() -> None:
+    ended = atonce("sim", "run", "loss", "--node", "both", "--json")
+    assert ended.code == 1
+    assert "nodes of the DHT alone do neither" in ended.err
+    assert ended.out == b""

@@ -72,7 +72,8 @@ async def _change(folder: Path, change: AddContact | RemoveContact, output: Outp
         finally:
             client.close()
     else:
-        reply = await _change_file(existing(folder), change)
+        # Whom to let in is said before the first `join`, too.
+        reply = await _change_file(folder if isinstance(change, AddContact) else existing(folder), change)
     is_contact = isinstance(change, AddContact)
     if not is_contact and not reply["was_contact"]:
         raise AtOnceError(f"{change.peer[:8]}… is no contact of this profile; see: atonce contacts list")

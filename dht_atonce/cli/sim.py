@@ -103,8 +103,9 @@ def run_scenario(
     output = Output(as_json=json)
     kinds = ["ours", "stock"] if node is Node.both else [node.value]
     runs = []
-    for kind in kinds:
-        run = _simulate(_options(name, peers, seed, kind, level, crypto, profile), output)
+    # All of them before the first: nobody shall wait for one half of a comparison to hear that there is no other.
+    for options in [_options(name, peers, seed, kind, level, crypto, profile) for kind in kinds]:
+        run = _simulate(options, output)
         runs.append(run)
         if save is not None:
             _save(run, save, output)
