@@ -21,7 +21,7 @@ __all__ = ["MESSAGE_OVERHEAD", "Outflow"]
 
 MESSAGE_OVERHEAD: Final = 5
 """What msgpack adds to a message, at most."""
-_TOO_LATE: Final = (PeerOffline, "it could not be sent in its time")
+_TOO_LATE: Final = (PeerOffline, "it could not be sent in its time: the peer is out of reach, or does not read")
 _UNANSWERED: Final = (DeliveryUnknown, "it was not acknowledged in its time")
 
 
