@@ -32,7 +32,7 @@ async def main(seed_url: str, topic: str, name: str) -> None:
 
 if __name__ == "__main__":
     try:
-        asyncio.run(main(*sys.argv[1:4]))
+        asyncio.run(main(*(sys.argv[1:4] if len(sys.argv) > 3 else sys.exit(__doc__))))
     except AtOnceError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:

@@ -33,6 +33,8 @@ async def give(seed_url: str, profile: str, worker: str, jobs: list[str]) -> Non
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 4:
+        sys.exit(__doc__)
     try:
         if sys.argv[1] == "work":
             asyncio.run(work(*sys.argv[2:4]))

@@ -15,6 +15,8 @@ async def main(seed_url: str, profile: str | None) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        sys.exit(__doc__)
     try:
         asyncio.run(main(sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else None))
     except AtOnceError as error:

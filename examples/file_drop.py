@@ -29,6 +29,8 @@ async def drop(seed_url: str, path: Path, to: str) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 3:
+        sys.exit(__doc__)
     seed_url, path, *rest = sys.argv[1:]
     try:
         asyncio.run(drop(seed_url, Path(path), rest[1]) if rest[:1] == ["--to"] else take(seed_url, Path(path), rest))

@@ -28,6 +28,8 @@ async def main(seed_url: str, name: str) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 3:
+        sys.exit(__doc__)
     try:
         asyncio.run(main(sys.argv[1], sys.argv[2]))
     except AtOnceError as error:

@@ -1,6 +1,7 @@
 """The programs under examples/ do what they say, as processes, with a seed of their own."""
 
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,6 +43,14 @@ def seed_url(tmp_path: Path) -> Iterator[str]:
     ]
     with Process(*args, command=ATONCE) as seed:
         yield seed.event("seed")["url"]
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in EXAMPLES.glob("*.py")))
+def test_without_arguments_each_says_how_it_is_used(name: str) -> None:
+    ended = subprocess.run([sys.executable, EXAMPLES / name], capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 1
+    assert f"examples/{name}" in ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 def test_echo(seed_url: str, tmp_path: Path) -> None:
