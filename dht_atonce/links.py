@@ -6,11 +6,14 @@ is, the layer above learns from what is signed.
 """
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from dht_atonce.endpoints import Address
 
-__all__ = ["Link", "LinkNet", "LinkPort", "OnClosed", "OnFrame", "OnLink"]
+__all__ = ["LARGE", "Link", "LinkNet", "LinkPort", "OnClosed", "OnFrame", "OnLink"]
+
+LARGE: Final = 65_536
+"""Bytes from which on a frame is not copied where a view of it will do."""
 
 OnFrame = Callable[[bytes], None]
 OnClosed = Callable[[str], None]

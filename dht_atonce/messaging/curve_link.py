@@ -13,18 +13,16 @@ from dht_atonce.config import LinkConfig
 from dht_atonce.endpoints import Address, Family
 from dht_atonce.errors import MessageTooLarge
 from dht_atonce.identity import Identity
-from dht_atonce.links import OnClosed, OnFrame
+from dht_atonce.links import LARGE, OnClosed, OnFrame
 from dht_atonce.messaging.pump import Pump, Socket
 
-__all__ = ["LARGE", "LINGER_MS", "TOKEN_SIZE", "VERSION", "CurveLink", "Shared", "zmq_endpoint"]
+__all__ = ["LINGER_MS", "TOKEN_SIZE", "VERSION", "CurveLink", "Shared", "zmq_endpoint"]
 
 VERSION = b"\x01"
 TOKEN_SIZE = 8
 LINGER_MS = 500
 """What was queued before a close gets so long to leave."""
 
-LARGE = 65_536
-"""Bytes of a frame that is not copied where a view of it will do."""
 _MAX_EARLY = 64  # frames before `start`, which comes in the turn of the hand-over: all but none
 _DRAIN_ROUNDS = 100  # batches read in search of an ended link's last frames, if others keep the socket busy
 

@@ -19,8 +19,8 @@ import zmq
 
 from dht_atonce.endpoints import Address, Family
 from dht_atonce.errors import NoFamily, PortInUse
-from dht_atonce.links import OnLink
-from dht_atonce.messaging.curve_link import LARGE, LINGER_MS, TOKEN_SIZE, VERSION, CurveLink, Shared, zmq_endpoint
+from dht_atonce.links import LARGE, OnLink
+from dht_atonce.messaging.curve_link import LINGER_MS, TOKEN_SIZE, VERSION, CurveLink, Shared, zmq_endpoint
 from dht_atonce.messaging.pump import NOBLOCK, SNDMORE_NOBLOCK, Monitor, Pump, Socket, sender
 from dht_atonce.messaging.zap import ZAP_DOMAIN, Admission
 

@@ -8,6 +8,7 @@ from msgspec import Meta
 
 from dht_atonce.codec import U8, U64, WireStruct, decode, encode
 from dht_atonce.errors import WireError
+from dht_atonce.links import LARGE
 from dht_atonce.records import MAX_RECORD
 
 __all__ = [
@@ -28,7 +29,7 @@ __all__ = [
 MAX_FRAME_MESSAGES: Final = 256
 _MAX_SPECIALS = 16
 _MAX_RANGES = 16
-_LARGE, _MANY = 16_384, 65_536  # bytes of a message that is worth one copy less; of a frame
+_LARGE = 16_384  # bytes of a message that is worth one copy less
 _SIX, _ONE_BIN32 = b"\x96", b"\x91\xc6"  # msgpack: an array of six; an array of one byte string, whose length follows
 _HELLO, _BYE, _HELD, _WINDOW = range(1, 5)
 
@@ -61,15 +62,10 @@ class Frame(WireStruct, frozen=True):
     """Nobody waits for the acknowledgement of these messages: it may come some milliseconds later, with others."""
 
 
-class _FrameOfViews(WireStruct, frozen=True):
+class _FrameOfViews(Frame, frozen=True):
     """A large frame as it is read: its messages are not copied here, since whoever reads the pieces of streams does."""
 
-    kind: U8
-    seq0: U64
-    ack: U64
-    messages: Annotated[list[memoryview | None], Meta(max_length=MAX_FRAME_MESSAGES)]
-    specials: Annotated[list[Any], Meta(max_length=_MAX_SPECIALS)]
-    unhurried: bool = False
+    messages: Annotated[list[memoryview | None], Meta(max_length=MAX_FRAME_MESSAGES)]  # type: ignore[assignment]
 
     def as_frame(self) -> Frame:
         """For streams with the views as they are."""
@@ -142,7 +138,7 @@ def write_parts(frame: Frame) -> tuple[bytes, ...]:
 
 def read_frame(data: bytes) -> Frame:
     """Read a frame; specials with a tag that we do not know are left out. Raises `WireError`."""
-    frame = decode(_FRAME_DECODER, data) if len(data) < _MANY else decode(_VIEWS_DECODER, data).as_frame()
+    frame = decode(_FRAME_DECODER, data) if len(data) < LARGE else decode(_VIEWS_DECODER, data).as_frame()
     if not frame.specials:
         return frame  # all but always
     specials: list[Special] = []

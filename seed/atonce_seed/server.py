@@ -290,10 +290,10 @@ class SeedServer:
     def _save_contacts(self) -> bool:
         """Whether they are others than before."""
         contacts, state = self.directory.contacts(), self._profile.state
-        if not contacts or set(contacts) == set(state.contacts):  # those of the last run are better than none
-            return False
-        state.contacts = tuple(contacts)
-        return True
+        if not contacts:
+            return False  # those of the last run are better than none
+        before, state.contacts = state.contacts, tuple(contacts)
+        return set(before) != set(contacts)
 
     async def _save(self) -> None:
         try:
