@@ -106,6 +106,43 @@ def test_megabytes_arrive_whole_while_the_other_direction_is_busy_too() -> None:
     virtual(main())
 
 
+def test_how_fast_it_goes_does_not_depend_on_how_much_is_written_at_once() -> None:
+    # A writer that waits for room and a piece that waits for more to be written must not wait for each other.
+    async def seconds(block: int) -> float:
+        async with Town() as town:
+            alice, bob = pair(town)
+            ours, theirs = await joined(alice, bob)
+            reading = asyncio.create_task(everything(theirs))
+            began = now()
+            for _ in range(20_000_000 // block):
+                await ours.write(bytes(block))
+            await ours.write_eof()
+            await reading
+            await asyncio.gather(alice.streams.aclose(), bob.streams.aclose())
+            return now() - began
+
+    took = [virtual(seconds(block)) for block in (65_536, 200_000, 250_000, 262_144, 400_000)]
+    assert max(took) < 1.3 * min(took)
+
+
+def test_a_request_of_any_size_needs_one_round_trip() -> None:
+    async def main() -> None:
+        async with Town() as town:
+            alice, bob = pair(town)
+            ours, theirs = await joined(alice, bob)
+            for size in (10, 60_000, 120_000, 130_000, 200_000, 600_000, 600_000, 600_000):
+                began = now()
+                await ours.write(bytes(size))
+                await theirs.readexactly(size)
+                await theirs.write(b"answer")
+                await ours.readexactly(6)
+                took_s = now() - began
+            assert took_s == pytest.approx(0.05)  # once both sides have found out how fast the way is
+            await asyncio.gather(alice.streams.aclose(), bob.streams.aclose())
+
+    virtual(main())
+
+
 def test_readexactly_gives_what_was_asked_or_says_what_was_missing() -> None:
     async def main() -> None:
         async with Town() as town:
